@@ -1,0 +1,89 @@
+# make demo    the chat example on 127.0.0.1:$PORT
+# make test    everything that a change must pass; sets up what it needs on the first run
+# make help    the rest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PORT ?= 8000
+VENV ?= .venv
+# The first one that runs and is new enough; a pyenv shim may exist and run nothing.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+JS := $(wildcard tests/js/package.json)
+
+# pyright runs on the node that the tests use, instead of fetching one of its own.
+export PYRIGHT_PYTHON_GLOBAL_NODE := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help demo setup tools lint test bench build clean
+
+help:
+	@sed -n 's/^# make /make /p; s/^## //p' Makefile
+
+# Each stamp is a step of the set-up that is done, and depends on the one before it: pip is never run twice at once.
+$(STAMPS)/venv:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/package: pyproject.toml $(STAMPS)/venv
+	@echo "installing roomwire[all]"
+	@$(PIP) install --editable '.[all]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/package
+	@echo "installing the test and lint dependencies"
+	@$(PIP) install --editable '.[all]' --group dev
+	@touch $@
+
+$(STAMPS)/tools: scripts/tools.sh $(STAMPS)/dev
+	@scripts/tools.sh $(BIN)
+	@touch $@
+
+$(STAMPS)/js: $(JS) $(STAMPS)/tools
+	@[ -z "$(JS)" ] || { echo "installing the packages of tests/js" && \
+		npm install --prefix tests/js --no-audit --no-fund --no-package-lock --loglevel=error; }
+	@touch $@
+
+demo: $(STAMPS)/package
+	@cd examples/chat && exec $(abspath $(BIN))/roomwire dev app:app --port $(PORT)
+
+## make setup   the virtual environment, the servers, the browser and the node packages of the tests
+setup: $(STAMPS)/js
+
+## make tools   Redis, NATS, Chromium and node, where they are missing
+tools: $(STAMPS)/dev
+	@scripts/tools.sh $(BIN)
+
+## make lint    ruff, mypy, pyright
+lint: setup
+	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@echo "mypy" && $(BIN)/mypy
+	@echo "pyright" && PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" \
+		$(BIN)/pyright --verifytypes roomwire --ignoreexternal
+
+test: lint
+	@scripts/pytest.sh $(BIN)
+
+## make bench   the benchmarks; ARGS go to pytest
+bench: setup
+	@$(BIN)/python -m pytest benchmarks $(ARGS)
+
+## make build   sdist and wheel in dist/
+build: $(STAMPS)/dev
+	@$(BIN)/python -m hatchling build
+
+## make clean   all that the above has made
+clean:
+	rm -rf $(VENV) dist build tests/js/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+"""Real-time servers over WebSockets: rooms, presence, and a replay that is proven complete."""
+
+from roomwire.app import App, Member
+from roomwire.core.errors import (
+    ConfigError,
+    ConnectionClosed,
+    DeclarationError,
+    EventError,
+    EventTooLarge,
+    LocalError,
+    PluginError,
+    RemoteError,
+    RoomwireError,
+    Unavailable,
+)
+from roomwire.core.publication import Publication
+from roomwire.node import Connection, Node
+
+__all__ = [
+    "App",
+    "ConfigError",
+    "Connection",
+    "ConnectionClosed",
+    "DeclarationError",
+    "EventError",
+    "EventTooLarge",
+    "LocalError",
+    "Member",
+    "Node",
+    "PluginError",
+    "Publication",
+    "RemoteError",
+    "RoomwireError",
+    "Unavailable",
+]

@@ -1,0 +1,1 @@
+"""How nodes share events, history, presence and leases."""

@@ -1,0 +1,1 @@
+"""The sans-IO core: no clock, loop, socket, log, randomness or environment; ``now`` is an argument."""

@@ -1,0 +1,192 @@
+"""HTTP/1.1 on one port: the request head that comes, and whole responses that go, through h11 (RFC 9112).
+
+Whatever comes over the port is read here: an upgrade, a health check, a static file. h11's objects live
+no longer than one call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import NoReturn
+
+import h11
+
+from roomwire.core.errors import HandshakeRefused, LocalError, Refusal
+from roomwire.core.request import RequestHead
+
+__all__ = ["RequestParser", "http_response", "refusal_response"]
+
+# The host of a URI without its rarer characters, and a port (RFC 9110 section 7.2).
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~%\-]{0,255})(?::[0-9]{0,5})?")
+_MAX_HOST = 255
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+
+
+def _refuse(detail: str, status: int = 400) -> NoReturn:
+    raise HandshakeRefused(Refusal(status, "bad_request", detail))
+
+
+class RequestParser:
+    """Reads one request head.
+
+    The bytes are only kept, and counted, until the head is complete; then h11 parses it at once. So the
+    cost of a head is bounded before it arises, however the bytes are cut.
+
+    Args:
+        max_head: bytes of the request line and all headers (431).
+        max_headers: field lines (431).
+        max_request_line: bytes (400: a client with a long resume cursor tries again without it).
+        peer: where the request comes from, for the head.
+        secure: whether it comes over TLS, for the head.
+
+    Attributes:
+        trailing: bytes that came behind the head.
+    """
+
+    __slots__ = ("_buffer", "_lines", "_max_head", "_max_headers", "_max_request_line", "_peer", "_secure", "trailing")
+
+    def __init__(
+        self,
+        max_head: int = 16_384,
+        max_headers: int = 100,
+        max_request_line: int = 8192,
+        *,
+        peer: str = "",
+        secure: bool = False,
+    ) -> None:
+        self._max_head = max_head
+        self._max_headers = max_headers
+        self._max_request_line = max_request_line
+        self._peer = peer
+        self._secure = secure
+        self._buffer = bytearray()
+        self._lines = 0
+        self.trailing = b""
+
+    def receive(self, data: bytes) -> RequestHead | None:
+        """Bytes came from the network.
+
+        Returns:
+            The head, once; None while it is not complete.
+
+        Raises:
+            HandshakeRefused: with the response to send, 400 or 431; nothing may be fed after it.
+        """
+        buffer = self._buffer
+        seen = len(buffer)
+        buffer += data
+        # No method begins with a control character: a TLS hello is refused at once, not by the deadline.
+        if buffer and buffer[0] <= ord(" "):
+            _refuse("not an HTTP request")
+        # The blank line may lie across the seam of two pieces.
+        blank = _BLANK_LINE.search(buffer, max(0, seen - 2), self._max_head)
+        size = blank.end() if blank else len(buffer)
+        self._lines += buffer.count(b"\n", seen, size)
+        self._check_limits(size)
+        if blank is None:
+            return None
+        head = bytes(buffer[:size])
+        self.trailing = bytes(buffer[size:])
+        self._buffer = bytearray()
+        return self._parse(head)
+
+    def _check_limits(self, size: int) -> None:
+        # Two bytes for the line's end.
+        line = self._max_request_line + 2
+        if size >= line and self._buffer.find(b"\n", 0, line) < 0:
+            _refuse("the request line is too long")
+        if size > self._max_head:
+            _refuse("the request head is too large", 431)
+        # The request line and the blank line are not headers.
+        if self._lines > self._max_headers + 2:
+            _refuse("too many headers", 431)
+
+    def _parse(self, data: bytes) -> RequestHead:
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        parser.receive_data(data)
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError:
+            # h11's text repeats the line that it refused, and that line may hold a token.
+            event = h11.NEED_DATA
+        if not isinstance(event, h11.Request):
+            _refuse("not a correct HTTP request")
+        target = event.target.decode("ascii")
+        if not target.startswith("/"):
+            _refuse("the request target must be a path")
+        path, _, query = target.partition("?")
+        headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+        head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure)
+        _check_head(head, event.http_version)
+        return head
+
+
+def _check_head(head: RequestHead, http_version: bytes) -> None:
+    if http_version not in (b"1.1", b"1.0"):
+        _refuse("HTTP/1.1 is spoken here")
+    if http_version == b"1.0" and head.header(b"upgrade") is not None:
+        _refuse("an upgrade needs HTTP/1.1")
+    host = head.header(b"host") or b""
+    # Compared with the Origin later, so it is kept as it came, and is ASCII.
+    if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
+        _refuse("the Host header is not valid")
+    body = head.header(b"transfer-encoding") is not None or head.header(b"content-length") not in (None, b"0")
+    if head.method == "GET" and body:
+        # A body behind a GET is how requests are smuggled past a proxy (CWE-444).
+        _refuse("a GET request has no body")
+
+
+def refusal_response(refusal: Refusal, *, close: bool = True) -> bytes:
+    """The response to a request that is refused: ``{"error": CODE, "detail": TEXT}``.
+
+    Args:
+        refusal: what to say; its `cause` is not said.
+        close: whether the connection ends after it.
+
+    Raises:
+        LocalError: a header of the refusal is not correct.
+    """
+    body = json.dumps({"error": refusal.error, "detail": refusal.detail}).encode()
+    return http_response(refusal.status, body, "application/json", refusal.headers, close=close)
+
+
+def http_response(
+    status: int,
+    body: bytes,
+    content_type: str,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    close: bool = True,
+    head_only: bool = False,
+) -> bytes:
+    """A whole HTTP response.
+
+    Args:
+        status: 200 to 599, one that Python's ``http.HTTPStatus`` knows.
+        body: its bytes.
+        content_type: their type.
+        headers: further headers; those of a ``Connection`` are joined with ``close``.
+        close: whether the connection ends after it.
+        head_only: whether the request was a HEAD, which is answered without the body (RFC 9110 section 9.3.2).
+
+    Raises:
+        LocalError: h11 refuses a header, such as one with a line break in it.
+    """
+    lines = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    connection = ["close"] if close else []
+    for name, value in headers:
+        if name.lower() == "connection":
+            connection.insert(0, value)
+        else:
+            lines.append((name, value))
+    if connection:
+        lines.append(("Connection", ", ".join(connection)))
+    writer = h11.Connection(h11.SERVER)
+    try:
+        head = writer.send(h11.Response(status_code=status, headers=lines, reason=HTTPStatus(status).phrase))
+    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+        raise LocalError(f"a header of the {status} response is not correct") from error
+    return (head or b"") + (b"" if head_only else body)

@@ -1,0 +1,117 @@
+"""Every limit, with its unit, its default and the precedent of the default; and the token bucket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+__all__ = ["Limits", "TokenBucket"]
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The ``[limits]`` section of the configuration. Sizes are bytes, times seconds.
+
+    Every limit is applied before anything is buffered, and sizes again after inflation.
+    """
+
+    # --- the handshake
+    handshake_timeout: PositiveFloat = 10.0
+    """From accept to the whole request head (websockets: open_timeout 10)."""
+    max_pending_handshakes: PositiveInt = 1000
+    """Handshakes at one time in a node, beyond it 503."""
+    max_pending_per_ip: PositiveInt = 200
+    """Of these, from one address (IPv6: one /64)."""
+    max_connections: PositiveInt = 100_000
+    """Open connections in a node, beyond it 503."""
+
+    # --- a connection
+    max_message_size: PositiveInt = 65_536
+    """Payload bytes of one message from a client, after reassembly and inflation (OWASP: 64 KB)."""
+    max_event_size: PositiveInt = 131_072
+    """Bytes of one event to a client."""
+    max_state_size: PositiveInt = 1_048_576
+    """Bytes of one ``room.state``."""
+    max_fragments: PositiveInt = 1024
+    """Fragments of one message (websockets: 4096)."""
+    connections_per_user: PositiveInt = 5
+    """Open connections of one user, over all nodes."""
+    on_connection_limit: Literal["refuse", "evict"] = "refuse"
+    """At that limit: refuse the newcomer with 429, or close the oldest with 4501."""
+    rooms: PositiveInt = 100
+    """Rooms that one connection may be in."""
+    heartbeat_interval: PositiveFloat = 30.0
+    heartbeat_timeout: PositiveFloat = 90.0
+    """Silence after which a connection is dead. It has a deadline of its own."""
+    idle_timeout: NonNegativeFloat = 0.0
+    """Without a message of the application from the client, then 4504; 0: never."""
+    close_timeout: PositiveFloat = 5.0
+    """From our close frame to the end of TCP, then the link is aborted."""
+    max_read_pause: PositiveFloat = 60.0
+    """How long a connection's reading may be paused for a slow handler, then 1013."""
+    min_byte_rate: NonNegativeFloat = 1024.0
+    """Bytes a second while a message is incomplete, after `byte_rate_grace` (slowloris)."""
+    byte_rate_grace: PositiveFloat = 10.0
+
+    # --- rates, each a bucket: so many a second, so many at once
+    messages_per_second: PositiveFloat = 50.0
+    message_burst: PositiveInt = 100
+    bytes_per_second: PositiveFloat = 262_144.0
+    byte_burst: PositiveInt = 1_048_576
+    frames_per_second: PositiveFloat = 200.0
+    frame_burst: PositiveInt = 1200
+    """Above `max_fragments`, so that one fragmented message fits."""
+    max_errors: PositiveInt = 20
+    """Errors within a minute that a connection may be told, then 1008."""
+
+    # --- queues
+    inbox_messages: PositiveInt = 64
+    """Messages of one connection that wait for its handlers; then its reading is paused."""
+    outbox_bytes: PositiveInt = 1_048_576
+    """Bytes that wait for a slow reader, those in the transport's buffer included; then 4002."""
+    outbox_messages: PositiveInt = 1000
+    """Messages that wait for a slow reader; then 4002."""
+    write_timeout: PositiveFloat = 30.0
+    """A reader that takes not one byte for so long is too slow, whatever it is sent."""
+
+    # --- rooms and replay
+    replay_events: PositiveInt = 1000
+    """Events that one resume may replay over all rooms of the connection."""
+    replay_bytes: PositiveInt = 4_194_304
+    """The same in bytes."""
+    snapshot_timeout: PositiveFloat = 5.0
+    idempotency_window: PositiveFloat = 300.0
+    resume_timeout: PositiveFloat = 10.0
+    """For the first message after a handshake with ``last_event_id=later``."""
+    handler_warning: PositiveFloat = 1.0
+    """A handler that takes longer is logged by name."""
+
+
+class TokenBucket:
+    """So many a second on average, so many at once.
+
+    It holds one float, the time at which it will be full again (the "virtual scheduling"
+    form of the generic cell rate algorithm, ITU-T I.371), so an idle bucket costs nothing.
+    """
+
+    __slots__ = ("_burst_seconds", "_cost", "_full_at")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._cost = 1.0 / rate
+        self._burst_seconds = burst / rate
+        self._full_at = 0.0
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Take `amount` tokens; False, and nothing taken, where there are too few."""
+        full_at = (self._full_at if self._full_at > now else now) + amount * self._cost
+        # The slack is far below one token; it keeps sums of floats from refusing the last one.
+        if full_at - now > self._burst_seconds + 1e-9:
+            return False
+        self._full_at = full_at
+        return True

@@ -1,0 +1,105 @@
+"""A published event, and its body as it travels over a backplane.
+
+    body = version (1 byte) | header length (2 bytes, big-endian) | header | payload
+
+The header is a JSON object with a fixed schema, the payload raw JSON or a binary event's bytes.
+A body that does not fit the schema is dropped by whoever reads it, never guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+
+from roomwire.core.envelope import dump
+from roomwire.core.errors import RemoteError
+from roomwire.core.positions import Position
+
+__all__ = ["BODY_VERSION", "InvalidBody", "Publication", "read_body", "write_body"]
+
+BODY_VERSION = 1
+_HEAD = 3
+
+
+class InvalidBody(RemoteError):
+    """A body from the backplane has an unknown version or another schema."""
+
+
+class Publication:
+    """An event with its position.
+
+    Attributes:
+        room: the room's name.
+        event: the event's name.
+        data: raw JSON, or the payload of a binary event.
+        binary: which of the two.
+        user: who published it, if a user did.
+        exclude: the client id that does not get it, if any.
+        position: where it stands in the room's stream; None for an ephemeral event.
+    """
+
+    __slots__ = ("binary", "data", "event", "exclude", "position", "room", "user")
+
+    def __init__(
+        self,
+        room: str,
+        event: str,
+        data: bytes,
+        *,
+        binary: bool = False,
+        user: str | None = None,
+        exclude: str | None = None,
+        position: Position | None = None,
+    ) -> None:
+        self.room = room
+        self.event = event
+        self.data = data
+        self.binary = binary
+        self.user = user
+        self.exclude = exclude
+        self.position = position
+
+    @property
+    def id(self) -> str | None:
+        """The event id, ``EPOCH:OFFSET``; None for an ephemeral event."""
+        return None if self.position is None else str(self.position)
+
+
+def write_body(
+    event: str, data: bytes, *, binary: bool = False, user: str | None = None, exclude: str | None = None
+) -> bytes:
+    """What travels over the backplane."""
+    header: dict[str, object] = {"e": event}
+    if user is not None:
+        header["u"] = user
+    if exclude is not None:
+        header["x"] = exclude
+    if binary:
+        header["b"] = True
+    encoded = dump(header)
+    return b"".join((bytes((BODY_VERSION,)), len(encoded).to_bytes(2, "big"), encoded, data))
+
+
+def read_body(room: str, body: bytes, position: Position | None) -> Publication:
+    """The inverse of `write_body`.
+
+    Raises:
+        InvalidBody: an unknown version, or another schema.
+    """
+    if len(body) < _HEAD or body[0] != BODY_VERSION:
+        raise InvalidBody(f"a body of version {body[0] if body else 'none'}; this node knows {BODY_VERSION}")
+    end = _HEAD + int.from_bytes(body[1:_HEAD], "big")
+    try:
+        header = json.loads(body[_HEAD:end])
+        event, user, exclude = header["e"], header.get("u"), header.get("x")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InvalidBody("a body without a readable header") from None
+    binary = header.get("b", False)
+    if (
+        not isinstance(event, str)
+        or not isinstance(user, str | None)
+        or not isinstance(exclude, str | None)
+        or not isinstance(binary, bool)
+        or end > len(body)
+    ):
+        raise InvalidBody("a body whose header has another schema")
+    return Publication(room, event, body[end:], binary=binary, user=user, exclude=exclude, position=position)

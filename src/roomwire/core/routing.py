@@ -1,0 +1,211 @@
+"""From a message's event and room to the handler, with its data validated both ways.
+
+A handler's parameters are bound once, at declaration: a parameter that the room pattern names is a
+path parameter, one annotated with the connection's class is the link, exactly one other is the data.
+What does not fit fails then, with the names, not when the first message comes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from roomwire.core.envelope import dump
+from roomwire.core.errors import DeclarationError, EventError
+from roomwire.core.patterns import Pattern, PatternTable
+
+__all__ = ["Handler", "Hook", "InvalidReturn", "Router"]
+
+Returned = Awaitable[Any]
+
+
+class InvalidReturn(Exception):  # noqa: N818  a fault of the application, told to it in the log
+    """A handler returned what its own annotation, or JSON, does not allow."""
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _hints(function: Callable[..., object]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise DeclarationError(f"an annotation of {_name(function)} cannot be resolved: {error}") from error
+
+
+def _adapter(annotation: Any, function: Callable[..., object], what: str) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        raise DeclarationError(f"{what} of {_name(function)}: pydantic cannot validate it: {error.message}") from error
+
+
+class Hook:
+    """A declared function and how to call it: with the connection, path parameters, and data.
+
+    Args:
+        function: an ``async def``.
+        link: the class whose annotation marks the connection's parameter.
+        names: the parameters that the room pattern names.
+        takes_data: whether one more parameter, the data, is allowed.
+
+    Raises:
+        DeclarationError: with the names of what does not fit.
+    """
+
+    __slots__ = ("_link", "_path", "data", "function", "hints", "name", "pass_link")
+
+    def __init__(
+        self, function: Callable[..., Returned], link: type, names: Iterable[str] = (), *, takes_data: bool = False
+    ) -> None:
+        self.function = function
+        self.name = _name(function)
+        if not inspect.iscoroutinefunction(function):
+            raise DeclarationError(f"{self.name} has to be an async def")
+        self.hints = _hints(function)
+        names = tuple(names)
+        parameters = inspect.signature(function).parameters
+        self._check_kinds(parameters.values())
+        missing = [name for name in names if name not in parameters]
+        if missing:
+            raise DeclarationError(f"the pattern names {', '.join(missing)}, and {self.name} has no such parameter")
+        self._path = {name: _adapter(self.hints.get(name, str), function, f"the parameter {name}") for name in names}
+        rest = [name for name in parameters if name not in names]
+        links = [name for name in rest if self.hints.get(name) is link]
+        self._link = links[0] if links else None
+        self.pass_link = bool(links)
+        others = [name for name in rest if name not in links]
+        if len(links) > 1 or len(others) > (1 if takes_data else 0):
+            allowed = "one parameter for the data besides" if takes_data else "none besides"
+            raise DeclarationError(
+                f"{self.name} takes {', '.join(rest) or 'nothing'}: a hook takes the connection"
+                f" (annotated {link.__name__}) and the pattern's parameters, {allowed}"
+            )
+        self.data = others[0] if others else None
+
+    def _check_kinds(self, parameters: Iterable[inspect.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise DeclarationError(f"{self.name} takes {parameter}: parameters are taken by name")
+
+    def bind(self, link: object, path: Mapping[str, str]) -> dict[str, object]:
+        """The keyword arguments, path parameters validated.
+
+        Raises:
+            ValidationError: a path parameter does not fit its annotation.
+        """
+        arguments: dict[str, object] = {
+            name: adapter.validate_python(path[name]) for name, adapter in self._path.items()
+        }
+        if self._link is not None:
+            arguments[self._link] = link
+        return arguments
+
+
+class Handler(Hook):
+    """A handler of an event.
+
+    Attributes:
+        event: the event's name.
+        joined: whether the connection has to be in the room.
+    """
+
+    __slots__ = ("_returns", "_validate", "binary", "event", "joined", "pattern")
+
+    def __init__(
+        self, event: str, function: Callable[..., Returned], link: type, pattern: Pattern | None, *, joined: bool = True
+    ) -> None:
+        super().__init__(function, link, pattern.names if pattern else (), takes_data=True)
+        self.event = event
+        self.pattern = pattern
+        self.joined = joined
+        annotation = Any if self.data is None else self.hints.get(self.data, Any)
+        self.binary = annotation is bytes
+        self._validate = None if annotation in (Any, object, bytes) else _adapter(annotation, function, "the data")
+        returns = self.hints.get("return", Any)
+        self._returns = None if returns in (Any, object, None, type(None)) else _adapter(returns, function, "the return")
+
+    def arguments(
+        self, link: object, path: Mapping[str, str], data: str | bytes, value: object
+    ) -> dict[str, object]:
+        """The keyword arguments for a message.
+
+        Raises:
+            EventError: code ``invalid``, with the faults as details.
+        """
+        if self.data is not None and self.binary != isinstance(data, bytes):
+            wanted, got = ("bytes", "JSON") if self.binary else ("JSON", "bytes")
+            raise EventError("invalid", f"{self.event} takes {wanted}, not {got}")
+        try:
+            arguments = self.bind(link, path)
+            if self.data is not None:
+                arguments[self.data] = value if self._validate is None else self._validate.validate_json(data)
+        except ValidationError as error:
+            raise EventError("invalid", "the data does not fit the event's schema", _faults(error)) from None
+        return arguments
+
+    def dump(self, value: object) -> bytes:
+        """The handler's return value as JSON.
+
+        Raises:
+            InvalidReturn: it does not fit the annotation, or JSON.
+        """
+        try:
+            if self._returns is None:
+                return b"null" if value is None else dump(value)
+            return self._returns.dump_json(self._returns.validate_python(value))
+        except (ValidationError, PydanticSerializationError, ValueError) as error:
+            raise InvalidReturn(f"{self.name} returned what its annotation does not allow: {error}") from error
+
+
+def _faults(error: ValidationError) -> list[dict[str, object]]:
+    """Where and what, without the input and without links to a library's pages."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return [{"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]} for fault in faults[:20]]
+
+
+class Router:
+    """The handlers of an application."""
+
+    __slots__ = ("_in_rooms", "_plain")
+
+    def __init__(self) -> None:
+        self._plain: dict[str, Handler] = {}
+        self._in_rooms: dict[str, PatternTable[Handler]] = {}
+
+    def add(self, handler: Handler) -> None:
+        """Add a handler.
+
+        Raises:
+            DeclarationError: another handler has the same event and the same rooms.
+        """
+        if handler.pattern is not None:
+            self._in_rooms.setdefault(handler.event, PatternTable()).add(handler.pattern, handler)
+        elif handler.event in self._plain:
+            raise DeclarationError(
+                f"{handler.event} is handled by {self._plain[handler.event].name} and {handler.name}"
+            )
+        else:
+            self._plain[handler.event] = handler
+
+    def find(self, event: str, room: str | None) -> tuple[Handler, dict[str, str]] | None:
+        """The handler of an event in a room, with the path parameters.
+
+        A handler without a pattern takes the event where no pattern matches, with or without a room.
+        """
+        if room is not None and (table := self._in_rooms.get(event)) is not None:
+            found = table.match(room)
+            if found is not None:
+                return found
+        handler = self._plain.get(event)
+        return None if handler is None else (handler, {})
+
+    def knows(self, event: str) -> bool:
+        """Whether any handler takes the event, in whatever room."""
+        return event in self._plain or event in self._in_rooms

@@ -1,0 +1,187 @@
+"""Admission: everything that is decided before the upgrade.
+
+The order of the checks is the protocol's (docs/reference/protocol.md section 1): draining, Origin,
+credential, client id and cursor, connect hook, connection limit, capacity. What was acquired on the way
+is given back when a later step refuses.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from roomwire.backplanes.contract import Holder
+from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.errors import EventError, HandshakeRefused, InvalidCursor, LocalError, Refusal, Unavailable
+from roomwire.core.identity import Identity
+from roomwire.core.positions import Position, is_room_name, parse_cursor
+from roomwire.core.request import RequestHead
+from roomwire.core.session import Session
+from roomwire.node import journal
+from roomwire.node.connection import Connection
+from roomwire.node.control import Evict
+from roomwire.node.scope import Scope, current
+from roomwire.transports.contract import Admission
+
+if TYPE_CHECKING:
+    from roomwire.node.node import Node
+
+__all__ = ["Admissions"]
+
+_CLIENT = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
+_RETRY_AFTER = 5
+
+
+def _bad_request(detail: str) -> HandshakeRefused:
+    return HandshakeRefused(Refusal(400, "bad_request", detail))
+
+
+def unavailable(detail: str, retry_after: float = _RETRY_AFTER) -> Refusal:
+    """The refusal of a node that cannot take the connection now."""
+    return Refusal(503, "unavailable", detail, (("Retry-After", str(max(1, round(retry_after)))),))
+
+
+class Admissions:
+    """Decides about upgrade requests."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.pending = 0
+
+    def at_the_door(self) -> Refusal | None:
+        """See `roomwire.transports.contract.Host`."""
+        node = self._node
+        if node.draining:
+            return unavailable("the server is shutting down", node.drain.retry_after())
+        if self.pending >= node.limits.max_pending_handshakes:
+            return unavailable("too many handshakes at once")
+        return None
+
+    async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
+        """See `roomwire.transports.contract.Host`."""
+        node = self._node
+        refusal = self.at_the_door()
+        if refusal is not None:
+            raise HandshakeRefused(refusal)
+        node.origin.check(head)
+        self.pending += 1
+        try:
+            with anyio.fail_after(node.limits.handshake_timeout):
+                return await self._admit(head, subprotocol)
+        except Unavailable:
+            raise HandshakeRefused(unavailable("the backplane cannot be reached")) from None
+        except TimeoutError:
+            raise HandshakeRefused(unavailable("the decision took too long")) from None
+        finally:
+            self.pending -= 1
+
+    async def _admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
+        node = self._node
+        identity = await node.authenticator.authenticate(head)
+        client = self._client_of(head)
+        cursor, later = self._cursor_of(head)
+        protocol = node.protocol_of(subprotocol)
+        session = Session(node.limits, node.runtime.now(), expires_in=identity.expires_in, must_resume=later)
+        connection = Connection(
+            node, identity, session, protocol, id=secrets.token_hex(8), client=client, peer=head.peer
+        )
+        auto = await self._ask_hook(connection)
+        await self._claim(connection, identity)
+        try:
+            if len(node.connections) >= node.limits.max_connections:
+                raise HandshakeRefused(unavailable("the server is full"))
+            await self._join(connection, auto, cursor, later, wants_state=head.query_values("state") == ["1"])
+        except BaseException:
+            connection._closing = Closing.of(CloseCode.NORMAL)
+            node.runtime.spawn(node.release, connection)
+            raise
+        return Admission(connection)
+
+    async def _join(
+        self,
+        connection: Connection,
+        auto: Collection[str],
+        cursor: Mapping[str, Position],
+        later: bool,
+        *,
+        wants_state: bool,
+    ) -> None:
+        if later:
+            connection._auto_rooms = auto
+            auto = ()
+        connection._welcome = await self._node.joining.prepare(connection, auto, cursor, wants_state=wants_state)
+
+    def _client_of(self, head: RequestHead) -> str:
+        values = head.query_values("client")
+        if not values:
+            return secrets.token_urlsafe(16)
+        if len(values) > 1 or _CLIENT.fullmatch(values[0]) is None:
+            raise _bad_request("client is 8 to 64 characters of A-Z a-z 0-9 _ -")
+        return values[0]
+
+    def _cursor_of(self, head: RequestHead) -> tuple[dict[str, Position], bool]:
+        values = [value for value in head.query_values("last_event_id") if value]
+        if not values:
+            return {}, False
+        if values == ["later"]:
+            return {}, True
+        if len(values) > 1:
+            raise _bad_request("last_event_id stands there twice")
+        try:
+            return parse_cursor(values[0], self._node.limits.rooms), False
+        except InvalidCursor as error:
+            raise _bad_request(f"last_event_id: {error}") from None
+
+    async def _ask_hook(self, connection: Connection) -> Collection[str]:
+        """The rooms that the application puts the connection into."""
+        hook = self._node.app.connect_hook
+        if hook is None:
+            return ()
+        token = current.set(Scope(self._node, connection))
+        try:
+            rooms = await hook.function(**hook.bind(connection, {}))
+        except EventError as error:
+            raise HandshakeRefused(Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)) from None
+        except (Unavailable, TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary of the application
+            journal.failed(connection, hook.name, error)
+            raise HandshakeRefused(unavailable("the server failed; it has been logged")) from None
+        finally:
+            current.reset(token)
+        if rooms is False:
+            raise HandshakeRefused(Refusal(403, "forbidden", "not allowed", cause="the connect hook said no"))
+        return self._checked(hook.name, rooms)
+
+    def _checked(self, hook: str, rooms: object) -> Collection[str]:
+        if rooms is None or rooms is True:
+            return ()
+        if isinstance(rooms, str) or not isinstance(rooms, Collection) or not all(map(is_room_name, rooms)):
+            error = LocalError(f"{hook} returns the names of rooms, or False to refuse; it returned {rooms!r}")
+            journal.failed(None, hook, error)
+            raise HandshakeRefused(unavailable("the server failed; it has been logged"))
+        return rooms
+
+    async def _claim(self, connection: Connection, identity: Identity) -> None:
+        node = self._node
+        limits = node.limits
+        holder = Holder(connection.client, connection.id, node.name)
+        evict = limits.on_connection_limit == "evict"
+        claim = await node.backplane.claim(identity.user, holder, limits.connections_per_user, evict=evict)
+        if not claim.granted:
+            text = f"a user has at most {limits.connections_per_user} connections"
+            headers = (("Retry-After", str(_RETRY_AFTER)),)
+            raise HandshakeRefused(Refusal(429, "too_many_connections", text, headers, cause=identity.user))
+        displaced = claim.displaced
+        if displaced is None or displaced.connection == connection.id:
+            return
+        if displaced.node == node.name:
+            here = node.connections.get(displaced.connection)
+            if here is not None:
+                here._shut(Closing.of(CloseCode.REPLACED))
+        else:
+            await node.control.tell(Evict(connection=displaced.connection), displaced.node)

@@ -1,0 +1,316 @@
+"""Connection: one client's link, as handlers and hooks see it, and as the node keeps it.
+
+It is the `Receiver` of its transport link: it turns messages into commands, judges them by the
+session's rules, and keeps them in order for its worker. While no command waits it owns no task.
+What has a leading underscore belongs to the node's package, not to the application.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from roomwire.core.closing import CloseCode, Closing, is_sendable
+from roomwire.core.commands import Command, Heartbeat
+from roomwire.core.envelope import dump, encode, encode_binary
+from roomwire.core.errors import ConnectionClosed, LocalError
+from roomwire.core.identity import Identity
+from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply
+from roomwire.core.positions import Position
+from roomwire.core.session import Session
+from roomwire.node import journal
+
+if TYPE_CHECKING:
+    from roomwire.node.joining import Joins
+    from roomwire.node.node import Node
+    from roomwire.node.rooms import Membership
+    from roomwire.protocols.contract import Message, WireProtocol
+    from roomwire.transports.contract import Framing, Link
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """One client's connection.
+
+    Attributes:
+        id: unique to this connection; a reconnect has another.
+        user: the user's id, from the authenticator.
+        client: the client's id, kept over its reconnects.
+        claims: what the credential says besides, such as a JWT's payload.
+        peer: where the client is, for logs.
+        info: what other members of a room are told of this one; any JSON value. Set it in the
+            connect hook.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_auto_rooms",
+        "_by",
+        "_closing",
+        "_codec",
+        "_inbox",
+        "_kind",
+        "_link",
+        "_memberships",
+        "_node",
+        "_paused",
+        "_protocol",
+        "_received",
+        "_session",
+        "_state",
+        "_welcome",
+        "_working",
+        "claims",
+        "client",
+        "id",
+        "info",
+        "peer",
+        "user",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        identity: Identity,
+        session: Session,
+        protocol: WireProtocol,
+        *,
+        id: str,
+        client: str,
+        peer: str,
+    ) -> None:
+        self._node = node
+        self._session = session
+        self._protocol = protocol
+        self._codec = protocol.new_codec()
+        self._kind: tuple[WireProtocol, Framing] | None = None
+        self._link: Link | None = None
+        self._memberships: dict[str, Membership] = {}
+        self._inbox: deque[Command] | None = None
+        self._working = False
+        self._paused = False
+        self._received = 0
+        self._closing: Closing | None = None
+        self._by: Literal["server", "peer", "link"] = "server"
+        self._welcome: Joins | None = None
+        self._auto_rooms: Collection[str] = ()
+        self._state: dict[str, Any] | None = None
+        self.id = id
+        self.user = identity.user
+        self.claims: Mapping[str, object] = identity.claims
+        self.client = client
+        self.peer = peer
+        self.info: object = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} user={self.user!r} {'open' if self.is_open else 'closed'}>"
+
+    # --- for the application
+
+    @property
+    def is_open(self) -> bool:
+        """Whether events can still be sent."""
+        return self._closing is None and self._link is not None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A dict of the application's own, which lives as long as the connection."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that it is in."""
+        return frozenset(self._memberships)
+
+    async def join(self, room: str) -> None:
+        """Put it into a room, without asking the room's policy; the client gets ``room.joined``.
+
+        Raises:
+            EventError: ``too_many_rooms``, or ``unavailable``.
+            ConnectionClosed: it has ended.
+        """
+        self._check_open()
+        await self._node.joining.put_in(self, room)
+
+    async def leave(self, room: str, reason: str = "") -> None:
+        """Take it out of a room; the client gets ``room.removed``. Nothing where it is not in it."""
+        self._node.joining.take_out(self, room, reason)
+
+    async def send(self, event: str, data: object = None, *, room: str | None = None) -> None:
+        """Send an event to this client alone; it is not stored and not replayed.
+
+        Args:
+            event: its name; the protocol's own names are refused.
+            data: any JSON value or pydantic model; `bytes` go in a binary frame.
+            room: the room that it concerns, if any.
+
+        Raises:
+            ConnectionClosed: it has ended.
+            LocalError: the name is reserved.
+        """
+        self._check_open()
+        self._node.check_event(event)
+        if isinstance(data, bytes):
+            self._write((encode_binary(event, data, room=room),))
+        else:
+            self._write((encode(event, room=room, data=dump(data)).decode(),))
+
+    async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:
+        """Close it. Your own codes are 4100 to 4199 (the client comes back) and 4600 to 4699 (it does not).
+
+        Raises:
+            LocalError: the code may not stand in a close frame.
+        """
+        if not is_sendable(code):
+            raise LocalError(f"{code} cannot be sent; use 1000, 4100 to 4199 or 4600 to 4699")
+        self._shut(Closing(code, reason))
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise ConnectionClosed(self._closing.code, self._closing.reason)
+        if self._link is None:
+            raise LocalError("the connection is not open yet: return rooms from the connect hook instead")
+
+    # --- the receiver of its link
+
+    def opened(self, link: Link) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        self._link = link
+        self._kind = (self._protocol, link.framing)
+        self._node.register(self)
+        self._node.joining.open(self)
+        journal.connected(self)
+
+    def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        if self._closing is not None:
+            return
+        session = self._session
+        now = self._node.runtime.now()
+        closing = session.heard(now, frames, size)
+        for message in messages:
+            if closing is not None:
+                break
+            self._received += 1
+            for command in self._codec.receive(message):
+                verdict = session.receive(command, now)
+                if verdict is None:
+                    self._take(command)
+                elif isinstance(verdict, Failed):
+                    self._tell(verdict)
+                else:
+                    closing = verdict
+        if closing is not None:
+            self._shut(closing)
+
+    def _take(self, command: Command) -> None:
+        if isinstance(command, Heartbeat):
+            if command.ref is not None:
+                self._tell(Reply(command.ref))
+            return
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(command)
+        if not self._working:
+            self._working = True
+            self._node.workers.start(self)
+        elif len(self._inbox) >= self._node.limits.inbox_messages and not self._paused:
+            self._paused = True
+            self._session.pause(self._node.runtime.now())
+            if self._link is not None:
+                self._link.pause_reading()
+
+    def _next_command(self) -> Command | None:
+        """The worker's next command; reading goes on when the queue is short again."""
+        inbox = self._inbox
+        if not inbox or self._closing is not None:
+            self._working = False
+            self._inbox = None
+            return None
+        command = inbox.popleft()
+        if self._paused and len(inbox) * 2 <= self._node.limits.inbox_messages:
+            self._paused = False
+            self._session.resume(self._node.runtime.now())
+            if self._link is not None:
+                self._link.resume_reading()
+        return command
+
+    def overflowed(self) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        self._shut(Closing.of(CloseCode.TOO_SLOW))
+
+    def failed(self) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        self._shut(Closing.of(CloseCode.INTERNAL_ERROR))
+
+    def starved(self) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        self._shut(Closing.of(CloseCode.RATE_LIMITED))
+
+    def lost(self, code: int, reason: str, *, by_peer: bool, cause: BaseException | None = None) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        if self._closing is None:
+            self._by = "peer" if by_peer else "link" if code == CloseCode.ABNORMAL else "server"
+            self._closing = Closing(code, reason)
+            self._node.depart(self)
+        self._link = None
+        self._inbox = None
+        if self._kind is not None:  # else the peer went away before the upgrade
+            journal.disconnected(self, self._node.runtime.now() - self._session.opened_at, cause)
+            self._node.forget(self)
+
+    def next_deadline(self) -> float:
+        """See `roomwire.transports.contract.Receiver`."""
+        return self._session.next_deadline() if self._closing is None else math.inf
+
+    def poll(self, now: float) -> None:
+        """See `roomwire.transports.contract.Receiver`."""
+        if self._closing is not None or self._link is None:
+            return
+        beat, closing = self._session.poll(now)
+        if closing is not None:
+            self._shut(closing)
+        elif beat:
+            self._link.ping()
+            if self._protocol.liveness.beats:
+                positions = self._moved_positions()
+                if positions:
+                    self._tell(Beat(positions))
+                else:
+                    self._link.write(self._node.shared_block(self._kind, Beat()), 1)
+
+    # --- for the node
+
+    def _tell(self, notice: Notice) -> None:
+        self._write(self._codec.send(notice))
+
+    def _write(self, messages: Sequence[Message], *, counted: bool = True) -> None:
+        link = self._link
+        if link is not None and messages:
+            link.write(link.framing.block(messages), len(messages), counted=counted)
+
+    def _shut(self, closing: Closing) -> None:
+        """Begin a close from this side. The slot is free, and the rooms are left, from now on."""
+        if self._closing is not None:
+            return
+        positions = self._moved_positions()
+        self._closing = closing
+        self._node.depart(self)
+        if self._link is not None:
+            if closing.announced:
+                self._tell(ClosingSoon(closing, positions))
+            self._link.close(closing)
+
+    def _moved_positions(self) -> dict[str, Position]:
+        """Positions that moved on without an event for this client, and are told to it now."""
+        positions = {}
+        for membership in self._memberships.values():
+            if membership.behind and membership.live and membership.room.is_settled:
+                membership.behind = False
+                positions[membership.room.name] = membership.room.flushed
+        return positions

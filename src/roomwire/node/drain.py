@@ -1,0 +1,75 @@
+"""Drain: the orderly end of a node. Asked first, cancelled only where asking did not help.
+
+Not ready, accept no more, tell every client to come back at a moment of its own, close in slices, wait
+until all are gone or the time is up, abort what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+
+from roomwire.core.closing import CloseCode, Closing
+
+if TYPE_CHECKING:
+    from roomwire.node.node import Node
+
+__all__ = ["Drain"]
+
+logger = logging.getLogger("roomwire")
+
+_SLICE = 200
+"""Closes between two looks at the loop."""
+
+
+class Drain:
+    """Ends a node.
+
+    Args:
+        node: the node.
+        timeout: seconds until what is left is aborted.
+        spread: seconds over which the clients come back.
+    """
+
+    def __init__(self, node: Node, timeout: float, spread: float) -> None:
+        self._node = node
+        self._timeout = timeout
+        self._spread = spread
+        self._empty = anyio.Event()
+        self.began = False
+
+    def retry_after(self) -> float:
+        """A moment for one client to come back."""
+        return round(random.uniform(0.0, self._spread), 2)  # noqa: S311  spreads load, hides nothing
+
+    def noticed_end(self) -> None:
+        """A connection is gone."""
+        if self.began and not self._node.connections:
+            self._empty.set()
+
+    async def run(self) -> None:
+        """Drain; afterwards the transport's `serve` returns. Nothing where it began already."""
+        if self.began:
+            return
+        self.began = True
+        node = self._node
+        logger.info("draining", extra={"roomwire": {"event": "drain", "connections": len(node.connections)}})
+        with anyio.move_on_after(self._timeout):
+            await node.transport.stop_accepting()
+            for count, connection in enumerate(list(node.connections.values()), start=1):
+                connection._shut(Closing.of(CloseCode.RESTART, self.retry_after()))
+                if count % _SLICE == 0:
+                    await anyio.sleep(0)
+            if node.connections:
+                await self._empty.wait()
+            while node.workers.running:
+                await anyio.sleep(0.01)
+        await node.transport.aclose()
+
+    async def end(self) -> None:
+        """The transport has ended, or is being cancelled: nothing may stay behind."""
+        self.began = True
+        await self._node.transport.aclose()

@@ -1,0 +1,96 @@
+"""The node's log: structured, one line for each event of a connection's life.
+
+Fields travel in ``extra={"roomwire": {...}}``. No field ever holds a query string, an Authorization
+header, a subprotocol list or a token.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from roomwire.core.errors import Refusal
+from roomwire.core.request import RequestHead
+
+if TYPE_CHECKING:
+    from roomwire.node.connection import Connection
+
+__all__ = ["connected", "disconnected", "failed", "joined", "left", "refused", "slow"]
+
+access = logging.getLogger("roomwire.access")
+security = logging.getLogger("roomwire.security")
+errors = logging.getLogger("roomwire")
+
+
+def _log(logger: logging.Logger, level: int, event: str, fields: dict[str, object]) -> None:
+    logger.log(level, event, extra={"roomwire": {"event": event, **fields}})
+
+
+def _of(connection: Connection) -> dict[str, object]:
+    return {"connection": connection.id, "user": connection.user, "client": connection.client}
+
+
+def connected(connection: Connection) -> None:
+    """A connection was upgraded."""
+    if access.isEnabledFor(logging.INFO):
+        fields = _of(connection) | {"peer": connection.peer, "rooms": len(connection._memberships)}
+        _log(access, logging.INFO, "connect", fields)
+
+
+def refused(head: RequestHead | None, refusal: Refusal, peer: str) -> None:
+    """A request was refused. Refusals for its content are a matter of security, others are not."""
+    logger = security if refusal.status in (401, 403) else access
+    level = logging.WARNING if refusal.status in (401, 403, 429) else logging.INFO
+    if logger.isEnabledFor(level):
+        fields: dict[str, object] = {"status": refusal.status, "error": refusal.error, "peer": peer}
+        if refusal.cause:
+            fields["cause"] = refusal.cause
+        if head is not None:
+            fields["path"] = head.path
+        _log(logger, level, "refuse", fields)
+
+
+def joined(connection: Connection, room: str, recovered: bool | None, reason: str | None, replayed: int) -> None:
+    """A connection is live in a room."""
+    if access.isEnabledFor(logging.INFO):
+        fields = _of(connection) | {"room": room, "recovered": recovered, "replayed": replayed}
+        if reason is not None:
+            fields["reason"] = reason
+        _log(access, logging.INFO, "join", fields)
+
+
+def left(connection: Connection, room: str, reason: str = "") -> None:
+    """A connection left a room and stays open."""
+    if access.isEnabledFor(logging.INFO):
+        _log(access, logging.INFO, "leave", _of(connection) | {"room": room, "reason": reason})
+
+
+def disconnected(connection: Connection, seconds: float, cause: BaseException | None) -> None:
+    """A connection ended."""
+    if not access.isEnabledFor(logging.INFO):
+        return
+    closing = connection._closing
+    fields = _of(connection) | {
+        "code": closing.code if closing else 1006,
+        "reason": closing.reason if closing else "",
+        "by": connection._by,
+        "duration": round(seconds, 3),
+        "received": connection._received,
+    }
+    if cause is not None:
+        fields["cause"] = type(cause).__name__
+    _log(access, logging.INFO, "disconnect", fields)
+
+
+def failed(connection: Connection | None, what: str, error: BaseException) -> None:
+    """The application, or this node, raised where it should not."""
+    fields: dict[str, object] = {"event": "error", "where": what, "error": type(error).__name__}
+    if connection is not None:
+        fields |= _of(connection)
+    errors.error("%s failed", what, exc_info=error, extra={"roomwire": fields})
+
+
+def slow(connection: Connection, what: str, seconds: float) -> None:
+    """A handler took longer than ``limits.handler_warning``."""
+    fields = _of(connection) | {"handler": what, "duration": round(seconds, 3)}
+    _log(errors, logging.WARNING, "slow handler", fields)

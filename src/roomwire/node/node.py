@@ -1,0 +1,364 @@
+"""Node: what one process runs. It wires the parts together and is the transport's `Host`.
+
+The parts know each other through the node: admission (before the upgrade), workers (commands),
+joining and states (the way into a room), the hub and its rooms (the way of a publication), presence and
+control (what nodes share), drain (the end).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from roomwire.auth.contract import Authenticator, OriginCheck
+from roomwire.backplanes.contract import Backplane, HistoryPolicy, Holder
+from roomwire.core.envelope import dump
+from roomwire.core.errors import EventTooLarge, LocalError, Refusal, Unavailable
+from roomwire.core.limits import Limits
+from roomwire.core.notices import Notice
+from roomwire.core.patterns import Pattern, PatternTable
+from roomwire.core.policy import RoomPolicy
+from roomwire.core.positions import is_room_name
+from roomwire.core.publication import Publication, write_body
+from roomwire.core.request import RequestHead
+from roomwire.core.wheel import TimerWheel
+from roomwire.node import journal
+from roomwire.node.admission import Admissions
+from roomwire.node.connection import Connection
+from roomwire.node.control import Control
+from roomwire.node.drain import Drain
+from roomwire.node.hub import Hub
+from roomwire.node.joining import Joining
+from roomwire.node.presence import Presence
+from roomwire.node.rooms import Kind, Membership
+from roomwire.node.scope import Scope, current
+from roomwire.node.states import States
+from roomwire.node.upkeep import Upkeep
+from roomwire.node.workers import Workers
+from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
+from roomwire.transports.contract import Admission, HttpResponse, Transport
+
+if TYPE_CHECKING:
+    from roomwire.app import App
+    from roomwire.protocols.contract import WireProtocol
+
+__all__ = ["Node", "running"]
+
+logger = logging.getLogger("roomwire")
+
+Page = Callable[[], HttpResponse]
+
+running: list[Node] = []
+"""The nodes of this process, for code that runs outside of any handler."""
+
+_ENVELOPE = 64
+"""Bytes of an event's envelope besides its names: braces, keys, quotes and an event id."""
+_POLICIES_KEPT = 10_000
+
+
+class Node:
+    """One running node.
+
+    Args:
+        app: the application's declarations.
+        limits: the limits.
+        backplane, authenticator, origin, transport, protocols: the adapters.
+        rooms: room policies by pattern.
+        path: the WebSocket path.
+        name: unique among the nodes of a cluster.
+        pages: plain HTTP resources by path.
+        drain_timeout: seconds for an orderly end.
+        reconnect_spread: seconds over which the clients of a node that ends come back.
+        clock: monotonic seconds; another one for tests.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        backplane: Backplane,
+        authenticator: Authenticator,
+        origin: OriginCheck,
+        transport: Transport,
+        protocols: Sequence[WireProtocol],
+        name: str,
+        limits: Limits | None = None,
+        rooms: Mapping[str, RoomPolicy] | None = None,
+        path: str = "/ws",
+        pages: Mapping[str, Page] | None = None,
+        drain_timeout: float = 25.0,
+        reconnect_spread: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app = app
+        self.backplane = backplane
+        self.authenticator = authenticator
+        self.origin = origin
+        self.transport = transport
+        self.name = name
+        self.limits = limits or Limits()
+        self.clock = clock
+        self.subprotocols = tuple(protocol.name for protocol in protocols)
+        self._protocols = {protocol.name: protocol for protocol in protocols}
+        self._default_protocol = protocols[0]
+        self._path = path
+        self._pages = dict(pages or {})
+        self._policies: PatternTable[RoomPolicy] = PatternTable()
+        for pattern, policy in (rooms or {}).items():
+            self._policies.add(Pattern(pattern), policy)
+        self._policy_of: dict[str, RoomPolicy] = {}
+        self.wheel = TimerWheel()
+        self.connections: dict[str, Connection] = {}
+        self._by_user: dict[str, set[Connection]] = {}
+        self._shared: dict[tuple[Kind, type[Notice]], Any] = {}
+        self.hub = Hub(self)
+        self.joining = Joining(self)
+        self.states = States(self)
+        self.presence = Presence(self)
+        self.control = Control(self)
+        self.workers = Workers(self)
+        self.admissions = Admissions(self)
+        self.drain = Drain(self, drain_timeout, reconnect_spread)
+        self.upkeep = Upkeep(self)
+        self.runtime: AsyncioRuntime | PortableRuntime
+        self._failure: BaseException | None = None
+        self._failed: anyio.Event
+
+    # --- the life of a node
+
+    async def serve(self, *, ready: Callable[[Sequence[str]], None] = lambda addresses: None) -> None:
+        """Serve until cancelled, or until `Drain.run` has ended every connection.
+
+        Args:
+            ready: called with the addresses bound, once connections are accepted.
+
+        Raises:
+            RoomwireError: an adapter could not start.
+            Exception: whatever made one of the node's own callbacks fail.
+        """
+        self._failed = anyio.Event()
+        async with self._open():
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self.upkeep.run)
+                    tasks.start_soon(self._watch_failure, tasks.cancel_scope)
+                    await self.transport.serve(self, ready=ready)
+                    tasks.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.drain.end()
+        if self._failure is not None:
+            raise self._failure
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            self.runtime = await stack.enter_async_context(open_runtime(self.fault, self.clock))
+            stack.push_async_callback(_shielded, self.backplane.aclose)
+            await self.backplane.start(self.hub, self.name)
+            stack.push_async_callback(_shielded, self.authenticator.aclose)
+            await self.authenticator.start()
+            running.append(self)
+            stack.callback(running.remove, self)
+            token = current.set(Scope(self))
+            stack.callback(current.reset, token)
+            if self.app.lifespan is not None:
+                await stack.enter_async_context(self.app.lifespan(self.app))
+            yield
+
+    async def _watch_failure(self, scope: anyio.CancelScope) -> None:
+        await self._failed.wait()
+        scope.cancel()
+
+    def fault(self, error: BaseException, where: str) -> None:
+        """A fault in the node's own code: it is logged, and `serve` raises it."""
+        journal.failed(None, where, error)
+        if self._failure is None:
+            self._failure = error
+            self._failed.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node is about to end."""
+        return self.drain.began
+
+    # --- the transport's host
+
+    def path_is_socket(self, path: str) -> bool:
+        """See `roomwire.transports.contract.Host`."""
+        return path == self._path
+
+    def respond(self, head: RequestHead) -> HttpResponse | None:
+        """See `roomwire.transports.contract.Host`."""
+        if head.path == "/healthz":
+            return HttpResponse(200, dump({"status": "ok", "loop_lag": round(self.upkeep.lag, 4)}))
+        if head.path == "/readyz":
+            ready = self.hub.up and not self.draining
+            state = "ready" if ready else "draining" if self.draining else "backplane unavailable"
+            return HttpResponse(200 if ready else 503, dump({"status": state}))
+        page = self._pages.get(head.path)
+        return None if page is None else page()
+
+    def at_the_door(self) -> Refusal | None:
+        """See `roomwire.transports.contract.Host`."""
+        return self.admissions.at_the_door()
+
+    async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
+        """See `roomwire.transports.contract.Host`."""
+        return await self.admissions.admit(head, subprotocol)
+
+    def abandon(self, admission: Admission) -> None:
+        """See `roomwire.transports.contract.Host`."""
+        admission.receiver.lost(1006, "", by_peer=True)
+
+    def refused(self, head: RequestHead | None, refusal: Refusal, peer: str) -> None:
+        """See `roomwire.transports.contract.Host`."""
+        journal.refused(head, refusal, peer)
+
+    def protocol_of(self, subprotocol: str | None) -> WireProtocol:
+        """The wire protocol of a selected subprotocol; a client that offered none gets the first one."""
+        return self._default_protocol if subprotocol is None else self._protocols[subprotocol]
+
+    # --- connections
+
+    def register(self, connection: Connection) -> None:
+        """A connection was admitted."""
+        self.connections[connection.id] = connection
+        self._by_user.setdefault(connection.user, set()).add(connection)
+
+    def connections_of(self, user: str) -> list[Connection]:
+        """The connections of a user on this node."""
+        return list(self._by_user.get(user, ()))
+
+    def depart(self, connection: Connection) -> None:
+        """A close begins, or the link broke: the rooms are left and the slot is free."""
+        self.joining.leave_all(connection)
+        others = self._by_user.get(connection.user)
+        if others is not None:
+            others.discard(connection)
+            if not others:
+                del self._by_user[connection.user]
+        self.runtime.spawn(self.release, connection)
+
+    async def release(self, connection: Connection) -> None:
+        """Give the slot back."""
+        holder = Holder(connection.client, connection.id, self.name)
+        try:
+            await self.backplane.release(connection.user, holder)
+        except Unavailable:
+            return  # its lease expires
+        finally:
+            if self.connections.get(connection.id) is connection and connection._link is None:
+                del self.connections[connection.id]
+
+    def forget(self, connection: Connection) -> None:
+        """The link has ended."""
+        self.connections.pop(connection.id, None)
+        self.drain.noticed_end()
+        if self.app.disconnect_hook is not None:
+            self.runtime.spawn(self._say_goodbye, connection)
+
+    async def _say_goodbye(self, connection: Connection) -> None:
+        hook = self.app.disconnect_hook
+        assert hook is not None
+        token = current.set(Scope(self, connection))
+        try:
+            await hook.function(**hook.bind(connection, {}))
+        except Exception as error:  # noqa: BLE001  the boundary of the application
+            journal.failed(connection, hook.name, error)
+        finally:
+            current.reset(token)
+
+    # --- publishing
+
+    def policy_of(self, room: str) -> RoomPolicy:
+        """The policy of a room, from the most specific pattern of the configuration."""
+        policy = self._policy_of.get(room)
+        if policy is None:
+            found = self._policies.match(room)
+            policy = found[0] if found else RoomPolicy()
+            if len(self._policy_of) >= _POLICIES_KEPT:
+                self._policy_of.clear()
+            self._policy_of[room] = policy
+        return policy
+
+    def check_event(self, event: str) -> None:
+        """Refuse an event name that the wire protocol, or its own form, does not allow.
+
+        Raises:
+            LocalError: with the reason.
+        """
+        self.app.check_event(event)
+
+    async def publish(
+        self,
+        room: str,
+        event: str,
+        data: object,
+        *,
+        exclude: str | None,
+        user: str | None,
+        history: bool,
+        key: str | None,
+    ) -> Publication:
+        """Publish to a room, cluster-wide; returns when it is stored.
+
+        Raises:
+            LocalError: the room or the event has no correct name; `EventTooLarge`.
+            Unavailable: the backplane did not store it, or may not have.
+        """
+        self.check_event(event)
+        if not is_room_name(room):
+            raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
+        binary = isinstance(data, bytes)
+        payload = data if isinstance(data, bytes) else dump(data)
+        size = len(payload) + len(event) + len(room) + len(user or "") + _ENVELOPE
+        if size > self.limits.max_event_size:
+            raise EventTooLarge(
+                f"{event} is {size} bytes; limits.max_event_size is {self.limits.max_event_size}: send less, or raise it"
+            )
+        body = write_body(event, payload, binary=binary, user=user, exclude=exclude)
+        position = None
+        if history:
+            policy = self.policy_of(room)
+            kept = HistoryPolicy(policy.history_size, policy.history_ttl)
+            position = await self.backplane.publish(room, body, key=key, policy=kept)
+        else:
+            await self.backplane.publish_ephemeral(room, body)
+        return Publication(room, event, payload, binary=binary, user=user, exclude=exclude, position=position)
+
+    # --- telling many
+
+    def broadcast(self, memberships: Sequence[Membership], notices: Sequence[Notice]) -> None:
+        """Tell live members the same notices, encoded once for each kind."""
+        blocks: dict[Kind, Any] = {}
+        for membership in memberships:
+            connection = membership.connection
+            kind, link = connection._kind, connection._link
+            if not membership.live or kind is None or link is None:
+                continue
+            block = blocks.get(kind)
+            if block is None:
+                messages = [message for notice in notices for message in connection._codec.send(notice)]
+                block = blocks[kind] = kind[1].block(messages)
+            link.write(block, len(notices))
+
+    def shared_block(self, kind: Kind | None, notice: Notice) -> Any:
+        """The block of a notice that is the same for all connections of a kind, and at all times."""
+        assert kind is not None
+        key = (kind, type(notice))
+        block = self._shared.get(key)
+        if block is None:
+            protocol, framing = kind
+            block = self._shared[key] = framing.block(protocol.new_codec().send(notice))
+        return block
+
+
+async def _shielded(close: Callable[[], Any]) -> None:
+    with anyio.CancelScope(shield=True):
+        await close()

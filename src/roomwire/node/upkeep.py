@@ -1,0 +1,99 @@
+"""Upkeep: what a node does again and again. One task, which also notices when the loop is late."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from roomwire.backplanes.contract import Holder
+from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.errors import Unavailable
+from roomwire.node.workers import LEASE
+
+if TYPE_CHECKING:
+    from roomwire.node.node import Node
+
+__all__ = ["Upkeep"]
+
+logger = logging.getLogger("roomwire.backplane")
+
+TICK = 0.25
+CHECK_EVERY = 1.0
+RENEW_EVERY = LEASE / 3
+REFRESH_EVERY = 20.0
+"""Leases last 55 s: one lost refresh does no harm, and a dead node's members are gone within 90 s."""
+SWEEP_EVERY = 30.0
+
+
+class Upkeep:
+    """The recurring work of a node.
+
+    Attributes:
+        lag: by how many seconds the loop was late, lately.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.lag = 0.0
+        self._jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (CHECK_EVERY, node.hub.check_positions),
+            (RENEW_EVERY, self._renew),
+            (REFRESH_EVERY, self._refresh),
+            (SWEEP_EVERY, self._sweep),
+        ]
+        self._due: list[float] = []
+        self._busy: set[int] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        runtime = self._node.runtime
+        self._due = [runtime.now() + interval for interval, _ in self._jobs]
+        while True:
+            expected = runtime.now() + TICK
+            await anyio.sleep(TICK)
+            now = runtime.now()
+            self.lag = max(0.0, now - expected)
+            self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._node.wheel.advance(now)
+        self._node.presence.tick(now)
+        for index, (interval, job) in enumerate(self._jobs):
+            # A job that still runs, such as against a store that does not answer, is not begun again.
+            if now >= self._due[index] and index not in self._busy:
+                self._due[index] = now + interval
+                self._busy.add(index)
+                self._node.runtime.spawn(self._do, index, job)
+
+    async def _do(self, index: int, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except Unavailable:
+            logger.warning("%s: the backplane is unavailable", getattr(job, "__name__", "upkeep"))
+        finally:
+            self._busy.discard(index)
+
+    async def _renew(self) -> None:
+        for key in list(self._node.workers.running):
+            await self._node.backplane.renew(key, LEASE)
+
+    async def _refresh(self) -> None:
+        node = self._node
+        slots = [
+            (connection.user, Holder(connection.client, connection.id, node.name))
+            for connection in node.connections.values()
+            if connection._closing is None
+        ]
+        limit = node.limits.connections_per_user
+        lost = await node.backplane.refresh(node.presence.leases(), slots, limit=limit)
+        for _, holder in lost:
+            connection = node.connections.get(holder.connection)
+            if connection is not None:
+                connection._shut(Closing.of(CloseCode.RATE_LIMITED))
+
+    async def _sweep(self) -> None:
+        self._node.presence.sweep()

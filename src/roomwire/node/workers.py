@@ -1,0 +1,209 @@
+"""Workers: carry out one connection's commands, in order, while it has any.
+
+A worker is a task of the node that exists only while its connection has commands; connections do
+not wait for each other. Every command ends in one boundary: the application's faults become
+an ``error`` event, the node's own close the connection with 1011.
+
+The last worker of a turn flushes the rooms at once, before the loop polls again: a lone event leaves
+within the wake-up that brought it, and what many connections publish in one turn leaves together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.commands import Call, Command, Join, Leave, ListMembers, ListRooms, Resume
+from roomwire.core.errors import EventError, Unavailable
+from roomwire.core.idempotency import NOT_REMEMBERED, fingerprint, message_key, read_reply, write_reply
+from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsReply
+from roomwire.core.routing import Handler
+from roomwire.node import journal
+from roomwire.node.scope import Scope, current
+
+if TYPE_CHECKING:
+    from roomwire.node.connection import Connection
+    from roomwire.node.node import Node
+
+__all__ = ["Workers"]
+
+LEASE = 15.0
+"""Seconds for which a message being handled is nobody else's; renewed while it is."""
+WAIT = 10.0
+"""Seconds that a second copy waits for the first one's reply."""
+_POLL = 0.25
+
+
+class Workers:
+    """The workers of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._scheduled = 0
+        self.running: dict[str, anyio.Event] = {}
+        """Idempotent messages being handled on this node; the event is set when one is done."""
+
+    def start(self, connection: Connection) -> None:
+        """A command came for a connection that has no worker."""
+        self._scheduled += 1
+        self._node.runtime.spawn(self._work, connection)
+
+    async def _work(self, connection: Connection) -> None:
+        self._scheduled -= 1
+        command = connection._next_command()
+        while command is not None:
+            try:
+                await self._carry_out(connection, command)
+            except Exception as error:  # noqa: BLE001  the boundary of a connection
+                journal.failed(connection, "connection", error)
+                connection._shut(Closing.of(CloseCode.INTERNAL_ERROR))
+            command = connection._next_command()
+        if self._scheduled == 0:
+            self._node.hub.flush_now()
+
+    async def _carry_out(self, connection: Connection, command: Command) -> None:
+        if isinstance(command, Call):
+            await self._call(connection, command)
+            return
+        try:
+            reply: Notice | None = await self._control(connection, command)
+        except Unavailable:
+            reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
+        except EventError as error:
+            reply = Failed(getattr(command, "ref", None), error.code, error.message, error.details)
+        if reply is not None:
+            connection._tell(reply)
+
+    async def _control(self, connection: Connection, command: Command) -> Notice | None:
+        """The protocol's own commands. None where the reply was sent already."""
+        node = self._node
+        match command:
+            case Join():
+                await node.joining.join(connection, command)
+                return None
+            case Leave():
+                node.joining.leave(connection, command.room)
+                return None if command.ref is None else Reply(command.ref)
+            case ListMembers():
+                if command.room not in connection._memberships:
+                    return Failed(command.ref, "not_joined", "join the room first")
+                return MembersReply(command.ref, await node.presence.people(command.room))
+            case ListRooms():
+                return RoomsReply(command.ref, {name: m.room.flushed for name, m in connection._memberships.items()})
+            case Resume():
+                await node.joining.resume(connection, command)
+                return None
+            case _:
+                raise AssertionError(f"{command} is no control command")
+
+    # --- the application's messages
+
+    async def _call(self, connection: Connection, call: Call) -> None:
+        found = self._node.app.router.find(call.event, call.room)
+        if call.ref is None:
+            reply = await self._handle(connection, call, found, None)
+            if isinstance(reply, Failed):
+                connection._tell(reply)
+            return
+        key = message_key(connection.user, connection.client, call.ref)
+        try:
+            reply = await self._once(connection, call, found, key)
+        except Unavailable:
+            reply = Failed(call.ref, "unavailable", "try again later")
+        connection._tell(reply)
+
+    async def _once(
+        self, connection: Connection, call: Call, found: tuple[Handler, dict[str, str]] | None, key: str
+    ) -> Reply | Failed:
+        """Handle an idempotent message, or give the first copy's reply."""
+        assert call.ref is not None
+        backplane = self._node.backplane
+        print_ = fingerprint(call)
+        deadline = self._node.runtime.now() + WAIT
+        reservation = await backplane.reserve(key, print_, LEASE)
+        while reservation.state != "new":
+            if reservation.fingerprint != print_:
+                return Failed(call.ref, "conflict", "this id was used for another message")
+            if reservation.state == "done":
+                return read_reply(reservation.value, call.ref)
+            if self._node.runtime.now() >= deadline:
+                return Failed(call.ref, "unavailable", "the first copy of this message is still being handled")
+            await self._until_done(key)
+            reservation = await backplane.reserve(key, print_, LEASE)
+        done = self.running[key] = anyio.Event()
+        reply: Reply | Failed | None = None
+        try:
+            reply = await self._handle(connection, call, found, key) or Reply(call.ref)
+        finally:
+            del self.running[key]
+            with anyio.CancelScope(shield=True):
+                if reply is None or (isinstance(reply, Failed) and reply.code in NOT_REMEMBERED):
+                    await backplane.forget(key)
+                else:
+                    await self._remember(key, print_, reply)
+            done.set()
+        return reply
+
+    async def _remember(self, key: str, print_: str, reply: Reply | Failed) -> None:
+        window = self._node.limits.idempotency_window
+        try:
+            await self._node.backplane.remember(key, print_, write_reply(reply), window)
+        except Unavailable as error:
+            # The message took effect and its sender is told so; only a second copy would not know it.
+            journal.failed(None, "remember a reply", error)
+
+    async def _until_done(self, key: str) -> None:
+        """Until the first copy is done here, or a moment where it is handled on another node."""
+        here = self.running.get(key)
+        with anyio.move_on_after(WAIT if here else _POLL):
+            await (here.wait() if here else anyio.sleep_forever())
+
+    async def _handle(
+        self,
+        connection: Connection,
+        call: Call,
+        found: tuple[Handler, dict[str, str]] | None,
+        message: str | None,
+    ) -> Reply | Failed | None:
+        """Run the handler; every outcome of the application's is a reply. None: nothing to tell."""
+        refusal = self._refuse(connection, call, found)
+        if refusal is not None:
+            return refusal
+        assert found is not None
+        handler, path = found
+        node = self._node
+        token = current.set(Scope(node, connection, message))
+        started = node.runtime.now()
+        try:
+            arguments = handler.arguments(connection, path, call.data, call.value)
+            value = await handler.function(**arguments)
+            return None if call.ref is None else Reply(call.ref, handler.dump(value))
+        except EventError as error:
+            return Failed(call.ref, error.code, error.message, error.details)
+        except Unavailable:
+            return Failed(call.ref, "unavailable", "try again later")
+        except Exception as error:  # noqa: BLE001  the boundary of the application
+            journal.failed(connection, handler.name, error)
+            return Failed(call.ref, "internal", "the server failed; it has been logged")
+        finally:
+            current.reset(token)
+            elapsed = node.runtime.now() - started
+            if elapsed > node.limits.handler_warning:
+                journal.slow(connection, handler.name, elapsed)
+
+    def _refuse(
+        self, connection: Connection, call: Call, found: tuple[Handler, dict[str, str]] | None
+    ) -> Failed | None:
+        if found is None:
+            known = self._node.app.router.knows(call.event)
+            text = "the event is not for this room" if known else "nobody handles this event"
+            return Failed(call.ref, "unknown_event", text)
+        if call.room is None:
+            return None
+        if found[0].joined and call.room not in connection._memberships:
+            return Failed(call.ref, "not_joined", "join the room first")
+        if self._node.policy_of(call.room).broadcast_only:
+            return Failed(call.ref, "forbidden", "members do not publish in this room")
+        return None

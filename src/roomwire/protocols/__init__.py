@@ -1,0 +1,1 @@
+"""Wire protocols: codecs over the core's commands and notices."""

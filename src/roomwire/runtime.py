@@ -1,0 +1,134 @@
+"""The event loop as the node sees it: one interface, for asyncio's loops and for any other of anyio's.
+
+On asyncio (and uvloop) callbacks and tasks are the loop's own: `TaskGroup.start_soon` costs several
+times `create_task`. Tasks are held in one set and end with the runtime, which cancels and awaits them.
+Elsewhere a pump task runs the callbacks and a task group the tasks.
+
+A fault in a callback, or in a task that has no boundary of its own, is the node's own fault: it is
+reported, never swallowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+__all__ = ["AsyncioRuntime", "PortableRuntime", "open_runtime"]
+
+Clock = Callable[[], float]
+Fault = Callable[[BaseException, str], None]
+
+
+class AsyncioRuntime:
+    """On a running asyncio loop."""
+
+    def __init__(self, clock: Clock, fault: Fault) -> None:
+        self.now = clock
+        self._fault = fault
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `roomwire.transports.contract.Runtime`."""
+        self._loop.call_soon(self._guarded, callback)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001  the boundary of the node's callbacks
+            self._fault(error, getattr(callback, "__qualname__", repr(callback)))
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """See `roomwire.transports.contract.Runtime`."""
+        task = self._loop.create_task(cast("Coroutine[Any, Any, None]", function(*arguments)))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fault(error, task.get_name())
+
+    async def drain(self) -> None:
+        """Cancel what still runs, and wait for it to end."""
+        while self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # the done callbacks
+
+
+class PortableRuntime:
+    """On any backend of anyio's."""
+
+    def __init__(self, clock: Clock, fault: Fault, tasks: anyio.abc.TaskGroup) -> None:
+        self.now = clock
+        self._fault = fault
+        self._tasks = tasks
+        self._callbacks: deque[Callable[[], None]] = deque()
+        self._wake = anyio.Event()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `roomwire.transports.contract.Runtime`."""
+        self._callbacks.append(callback)
+        self._wake.set()
+
+    async def pump(self) -> None:
+        """Run the callbacks, those of one turn together."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            for _ in range(len(self._callbacks)):
+                callback = self._callbacks.popleft()
+                try:
+                    callback()
+                except Exception as error:  # noqa: BLE001  the boundary of the node's callbacks
+                    self._fault(error, getattr(callback, "__qualname__", repr(callback)))
+            await anyio.lowlevel.checkpoint()
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """See `roomwire.transports.contract.Runtime`."""
+        self._tasks.start_soon(self._run, function, arguments)
+
+    async def _run(self, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+        try:
+            await function(*arguments)
+        except Exception as error:  # noqa: BLE001  the boundary of tasks without one of their own
+            self._fault(error, getattr(function, "__qualname__", repr(function)))
+
+
+@asynccontextmanager
+async def open_runtime(fault: Fault, clock: Clock = time.monotonic) -> AsyncIterator[AsyncioRuntime | PortableRuntime]:
+    """The runtime that fits the running loop; its tasks end with the block."""
+    if _on_asyncio():
+        runtime = AsyncioRuntime(clock, fault)
+        try:
+            yield runtime
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runtime.drain()
+        return
+    async with anyio.create_task_group() as tasks:
+        portable = PortableRuntime(clock, fault, tasks)
+        tasks.start_soon(portable.pump)
+        try:
+            yield portable
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

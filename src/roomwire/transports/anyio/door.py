@@ -1,0 +1,95 @@
+"""The door: admits new sockets to their handshakes, a few in a turn of the loop.
+
+A thousand clients that come back at once must not block those that are here. A socket waits, unread, for
+its turn; sockets beyond the limits are turned away before a byte of theirs is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from roomwire.core.limits import Limits
+from roomwire.transports.contract import Runtime
+
+__all__ = ["HANDSHAKES_PER_TURN", "Door", "Visitor"]
+
+HANDSHAKES_PER_TURN = 16
+"""About 5 ms of work, at 300 us for a handshake."""
+
+
+class Visitor(Protocol):
+    """A new socket."""
+
+    address: str
+    """Where it comes from, without the port; IPv6: its /64. Empty where that says nothing."""
+
+    def enter(self) -> None:
+        """Its turn has come: read its request."""
+        ...
+
+
+class Door:
+    """Keeps the sockets whose handshake is not done.
+
+    Args:
+        limits: `max_pending_handshakes` and `max_pending_per_ip`.
+        runtime: whose turns are counted.
+    """
+
+    def __init__(self, limits: Limits, runtime: Runtime) -> None:
+        self._limits = limits
+        self._call_soon: Callable[[Callable[[], None]], None] = runtime.call_soon
+        self._waiting: deque[Visitor] = deque()
+        self._by_address: Counter[str] = Counter()
+        self._inside: set[Visitor] = set()
+        self._entered = 0
+        self._turn_asked = False
+
+    def has_place(self, visitor: Visitor) -> bool:
+        """Whether another one may wait or be inside; then it is counted until `leave`."""
+        limits = self._limits
+        if len(self._inside) >= limits.max_pending_handshakes:
+            return False
+        if visitor.address and self._by_address[visitor.address] >= limits.max_pending_per_ip:
+            return False
+        self._inside.add(visitor)
+        self._by_address[visitor.address] += 1
+        return True
+
+    def knock(self, visitor: Visitor) -> bool:
+        """Whether it may enter at once; else `Visitor.enter` is called later."""
+        self._ask_turn()
+        if self._entered < HANDSHAKES_PER_TURN and not self._waiting:
+            self._entered += 1
+            return True
+        self._waiting.append(visitor)
+        return False
+
+    def leave(self, visitor: Visitor) -> None:
+        """Its handshake is done, or it is gone."""
+        if visitor not in self._inside:
+            return
+        self._inside.discard(visitor)
+        left = self._by_address[visitor.address] - 1
+        if left:
+            self._by_address[visitor.address] = left
+        else:
+            del self._by_address[visitor.address]
+
+    def _ask_turn(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            self._call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_asked = False
+        self._entered = 0
+        while self._waiting and self._entered < HANDSHAKES_PER_TURN:
+            visitor = self._waiting.popleft()
+            if visitor in self._inside:
+                self._entered += 1
+                visitor.enter()
+        if self._waiting or self._entered:
+            self._ask_turn()

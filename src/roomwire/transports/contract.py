@@ -1,0 +1,254 @@
+"""The transport contract: how a transport and the node meet.
+
+A transport turns a listener's sockets, or a host's callbacks, into links. For each request it asks
+the node (`Host.admit`), answers the refusal or completes the upgrade, and then moves messages
+between a link and the `Receiver` that the node made for it. It holds no policy: who may connect,
+what a message means and when a connection is dead are the node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any, Literal, Protocol
+
+from roomwire.core.closing import Closing
+from roomwire.core.errors import Refusal
+from roomwire.core.limits import Limits
+from roomwire.core.request import RequestHead
+from roomwire.core.wheel import TimerWheel
+
+__all__ = [
+    "Admission",
+    "Capabilities",
+    "Framing",
+    "Host",
+    "HttpResponse",
+    "Link",
+    "ListenOptions",
+    "Receiver",
+    "Runtime",
+    "Transport",
+]
+
+Message = str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a transport can do.
+
+    Attributes:
+        sees_pings: pongs reach us, and count as a sign of life.
+        denies_with_status: a refusal keeps its HTTP status.
+        writes_directly: a broadcast goes to the socket without a queue in between.
+    """
+
+    sees_pings: bool = True
+    denies_with_status: bool = True
+    writes_directly: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenOptions:
+    """Where and how a transport listens: the ``[server]`` section as adapters get it.
+
+    Attributes:
+        host, port: a TCP address; port 0 takes any.
+        uds: the path of a Unix socket, instead.
+        fd: an inherited listening socket, instead.
+        backlog: connections that the kernel keeps for us.
+        ssl: a context where TLS is spoken.
+        shell: ``"callback"``, ``"portable"``, or ``"auto"``.
+        compression: whether permessage-deflate may be negotiated.
+        proxy_headers: whether ``X-Forwarded-For`` and ``-Proto`` are believed, from `forwarded_allow_ips`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    fd: int | None = None
+    backlog: int = 2048
+    ssl: SSLContext | None = None
+    shell: Literal["auto", "callback", "portable"] = "auto"
+    compression: bool = False
+    proxy_headers: bool = False
+    forwarded_allow_ips: tuple[str, ...] = ("127.0.0.1", "::1")
+
+
+class Runtime(Protocol):
+    """The event loop as the node and its transports see it (`roomwire.runtime`)."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it in the next turn of the loop, in the order asked for."""
+        ...
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run it as a task of the node."""
+        ...
+
+
+class Framing(Protocol):
+    """How a kind of link joins messages into a block, the unit that is written.
+
+    One object for each kind, shared by all links that can take the very same block.
+    """
+
+    def block(self, messages: Sequence[Message]) -> Any:
+        """The messages, framed and joined."""
+        ...
+
+    def size(self, block: Any) -> int:
+        """Bytes of a block."""
+        ...
+
+
+class Link(Protocol):
+    """One connection's way out. Nothing here blocks, awaits or raises."""
+
+    framing: Framing
+    peer: str
+
+    def write(self, block: Any, messages: int, *, counted: bool = True) -> None:
+        """Send a block of the link's framing, or queue it.
+
+        `counted` is False for a replay, which does not count as slowness. A queue over its limit is told
+        to the receiver, `Receiver.overflowed`.
+        """
+        ...
+
+    def ping(self) -> None:
+        """Send a protocol ping, where the transport can."""
+        ...
+
+    def close(self, closing: Closing) -> None:
+        """Begin the closing handshake; after its deadline the link is aborted."""
+        ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Receiver(Protocol):
+    """One connection's way in: what the node made of an admission."""
+
+    def opened(self, link: Link) -> None:
+        """The upgrade is about to be answered: writes the welcome, and takes messages from now on."""
+        ...
+
+    def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
+        """Messages came, in `frames` frames (control frames included) and `size` bytes."""
+        ...
+
+    def overflowed(self) -> None:
+        """More waits for the peer than may: close the link with 4002."""
+        ...
+
+    def failed(self) -> None:
+        """The link's own code failed on this connection: close it with 1011."""
+        ...
+
+    def starved(self) -> None:
+        """An incomplete message comes too slowly: close the link with 4004."""
+        ...
+
+    def lost(self, code: int, reason: str, *, by_peer: bool, cause: BaseException | None = None) -> None:
+        """The link has ended, with this close code (1006 without a close). Called once."""
+        ...
+
+    def next_deadline(self) -> float:
+        """When `poll` is due, in the runtime's seconds."""
+        ...
+
+    def poll(self, now: float) -> None:
+        """Deadlines may have passed."""
+        ...
+
+
+@dataclass(slots=True)
+class Admission:
+    """A request that may upgrade; `receiver` is its connection."""
+
+    receiver: Receiver
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """The answer to a plain HTTP request on the transport's port."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Host(Protocol):
+    """What the node offers to its transport."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    @property
+    def wheel(self) -> TimerWheel: ...
+
+    @property
+    def subprotocols(self) -> Sequence[str]:
+        """The wire protocols that may be selected."""
+        ...
+
+    def path_is_socket(self, path: str) -> bool:
+        """Whether `path` is the WebSocket path."""
+        ...
+
+    def respond(self, head: RequestHead) -> HttpResponse | None:
+        """The answer to a plain request (health, the browser client); None for 404."""
+        ...
+
+    def at_the_door(self) -> Refusal | None:
+        """A refusal that needs no request's content: draining, or too many handshakes already."""
+        ...
+
+    async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
+        """Decide about an upgrade request that is correct in itself; `subprotocol` is the selected one.
+
+        Raises:
+            HandshakeRefused: with the response to send.
+        """
+        ...
+
+    def abandon(self, admission: Admission) -> None:
+        """The peer went away between `admit` and `Receiver.opened`."""
+        ...
+
+    def refused(self, head: RequestHead | None, refusal: Refusal, peer: str) -> None:
+        """A refusal was sent: for the log."""
+        ...
+
+    def fault(self, error: BaseException, where: str) -> None:
+        """A fault in the transport's own callback: logged, and the node stops."""
+        ...
+
+
+class Transport(Protocol):
+    """Constructed as ``Adapter(options)``, with `ListenOptions`."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def serve(self, host: Host, *, ready: Callable[[Sequence[str]], None]) -> None:
+        """Listen and serve until cancelled, or until `aclose`; `ready` gets the addresses bound."""
+
+    async def stop_accepting(self) -> None:
+        """Accept no more: the first step of a drain."""
+
+    async def aclose(self) -> None:
+        """Abort what is left."""

@@ -1,0 +1,91 @@
+"""What a whole test run must not leave behind, and how much of the core it must have covered."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+from coverage import Coverage
+
+__all__ = ["AsyncioErrors", "core_coverage", "end_children", "leaked_children", "leaked_threads"]
+
+THREAD_GRACE = 5.0
+"""Seconds that a thread which was told to end has for it."""
+
+
+class AsyncioErrors(logging.Handler):
+    """Collects what asyncio can only log: an exception never retrieved, a task destroyed while pending."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = f": {record.exc_info[1]!r}" if record.exc_info else ""
+        self.messages.append(record.getMessage() + cause)
+
+    def take(self) -> list[str]:
+        """The messages since the last call."""
+        messages, self.messages = self.messages, []
+        return messages
+
+    def take_all(self) -> list[str]:
+        """The same after a collection, which finds what was dropped in a cycle."""
+        gc.collect()
+        return self.take()
+
+
+def leaked_children() -> dict[int, str]:
+    """The command lines of this process's children, by process id; empty where there is no /proc."""
+    children: dict[int, str] = {}
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            pids = [int(pid) for pid in listing.read_text().split()]
+        except OSError:  # the thread ended in between
+            continue
+        for pid in pids:
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            children[pid] = b" ".join(words).decode(errors="replace").strip() or "(ended, not waited for)"
+    return children
+
+
+def end_children(children: dict[int, str]) -> None:
+    """Kill and reap what `leaked_children` found."""
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def leaked_threads() -> list[str]:
+    """The names of threads that would keep the process alive."""
+    leaked = []
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.daemon:
+            continue
+        thread.join(THREAD_GRACE)
+        if thread.is_alive():
+            leaked.append(thread.name)
+    return leaked
+
+
+def core_coverage() -> tuple[float, float, str]:
+    """The coverage of ``core/`` in this run, which stands under ``coverage run``: reached, wanted, the table."""
+    running = Coverage.current()
+    if running is None:
+        raise RuntimeError("start it as: coverage run -m pytest --core-gate")
+    running.stop()
+    wanted = running.get_option("report:fail_under")
+    table = io.StringIO()
+    reached = running.report(include=["*/roomwire/core/*"], file=table)
+    return reached, float(str(wanted)), table.getvalue()
