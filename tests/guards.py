@@ -53,7 +53,7 @@ def leaked_children() -> dict[int, str]:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            children[pid] = b" ".join(words).decode(errors="replace").strip() or "(ended, not waited for)"
+            children[pid] = b" ".join(words).decode(errors="replace").strip() or "(ended and not waited for)"
     return children
 
 

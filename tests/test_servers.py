@@ -149,8 +149,13 @@ class TestTools:
 
 class TestGuards:
     def test_a_child_that_was_left_behind_is_found_and_ended(self) -> None:
-        with subprocess.Popen(["sleep", "600"]) as child:
+        # It answers, so it runs; and it ends by itself when its input is closed.
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(b"here\n")
+            assert child.stdout.readline() == b"here\n"
             found = leaked_children()
-            assert found[child.pid] == "sleep 600"
+            assert found[child.pid] == "cat"
             end_children({child.pid: found[child.pid]})
             assert child.pid not in leaked_children()

@@ -7,13 +7,13 @@ the names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from roomwire.core.closing import CloseCode, is_sendable
 from roomwire.core.errors import DeclarationError, LocalError
+from roomwire.core.events import check_event_name
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.publication import Publication
 from roomwire.core.routing import Handler, Hook, Router
@@ -21,7 +21,6 @@ from roomwire.node.connection import Connection
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current
-from roomwire.protocols.native import is_reserved
 
 __all__ = ["App", "Lifespan", "Member"]
 
@@ -31,9 +30,6 @@ ConnectHook = TypeVar("ConnectHook", bound=Callable[..., Awaitable[Collection[st
 DisconnectHook = TypeVar("DisconnectHook", bound=Callable[..., Awaitable[None]])
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
-
-_EVENT = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
-
 
 class Member:
     """A user in a room, as `App.members` gives it.
@@ -86,7 +82,7 @@ class App:
             DeclarationError: with what does not fit.
         """
         try:
-            self.check_event(event)
+            check_event_name(event)
         except LocalError as error:
             raise DeclarationError(str(error)) from None
         pattern = None if room is None else Pattern(room)
@@ -137,17 +133,6 @@ class App:
             raise DeclarationError(f"on_disconnect is declared twice: {self.disconnect_hook.name}")
         self.disconnect_hook = Hook(function, Connection)
         return function
-
-    def check_event(self, event: str) -> None:
-        """Refuse an event name that applications cannot use.
-
-        Raises:
-            LocalError: it is reserved, or has another form.
-        """
-        if _EVENT.fullmatch(event) is None:
-            raise LocalError(f"{event!r} is no event name: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-        if is_reserved(event):
-            raise LocalError(f"{event!r} belongs to the protocol: choose another name")
 
     # --- acting
 
@@ -242,5 +227,3 @@ class App:
             return Scope(running[0])
         state = f"{len(running)} nodes run in this process" if running else "no Node runs in this process"
         raise LocalError(f"{state}: call this from a handler, a hook or the lifespan")
-
-

@@ -384,6 +384,15 @@ class TestIssue:
         identity = await JwtAuthenticator(options, clock=Clock()).authenticate(request(token))
         assert (identity.user, identity.claims["tenant"], identity.expires_in) == ("älice", "t", 60)
 
+    def test_says_of_issuer_and_audience_what_is_configured(self) -> None:
+        changes: list[dict[str, object]] = [{}, {"issuer": []}, {"audience": []}]
+        for change in changes:
+            options = JwtOptions.model_validate({**OPTIONS, **change})
+            seen = inspect(options, issue(options, "alice", ttl=60, clock=Clock()), clock=Clock())
+            assert seen.cause == ""
+            assert seen.claims.get("iss") == (ISSUER if options.issuer else None)
+            assert seen.claims.get("aud") == ("chat" if options.audience else None)
+
     def test_no_two_have_one_id(self) -> None:
         options = JwtOptions.model_validate(OPTIONS)
         tokens = [issue(options, "alice", ttl=60, clock=Clock()) for _ in range(10)]

@@ -22,7 +22,7 @@ class TestAccepted:
         "options",
         [
             {"algorithms": ["HS256"], "secret": "s" * 32},
-            {"algorithms": ["HS384"], "secret": "s" * 48},
+            {"algorithms": ["HS384"], "secret": "s" * 48, "public_key": None, "jwks_url": None},
             {"algorithms": ["HS256", "HS512", "HS256"], "secret": "s" * 64},
             {"algorithms": ["RS256", "RS512", "PS256"], "public_key": PEM},
             {"algorithms": ["ES256"], "public_key": public_pem(EC_KEY)},

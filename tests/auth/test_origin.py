@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roomwire.auth.contract import OriginCheck
 from roomwire.auth.origin import OriginPolicy
 from roomwire.core.errors import ConfigError, HandshakeRefused, Refusal
 from roomwire.core.request import RequestHead
@@ -29,7 +30,8 @@ def cause_of(policy: OriginPolicy, head: RequestHead) -> str:
 
 class TestAllowed:
     def test_no_origin(self) -> None:
-        OriginPolicy().check(head(None))
+        policy: OriginCheck = OriginPolicy()
+        policy.check(head(None))
 
     @pytest.mark.parametrize("origin", ALLOWED)
     def test_in_the_list(self, origin: str) -> None:

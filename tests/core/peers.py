@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from roomwire.core.deflate import Deflate
 from roomwire.core.websocket import Received, Role, WebSocket
@@ -75,7 +76,7 @@ def bytewise(websocket: WebSocket, data: bytes) -> list[Received]:
 def in_pieces(websocket: WebSocket, data: bytes, cuts: Sequence[int]) -> list[Received]:
     """Feed what lies between the offsets `cuts`."""
     edges = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
-    return [item for a, b in zip(edges, edges[1:], strict=False) for item in websocket.receive(data[a:b])]
+    return [item for a, b in pairwise(edges) for item in websocket.receive(data[a:b])]
 
 
 class ConnectionPair:

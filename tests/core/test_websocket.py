@@ -285,7 +285,7 @@ class TestAfterOurCloseB9:
     def test_late_messages_and_pings_are_dropped_and_not_answered(self) -> None:
         websocket = machine()
         websocket.close(1001)
-        late = raw_frame(TEXT, b"late") + raw_frame(PING) + raw_frame(PONG)
+        late = raw_frame(TEXT, b"late") * 3 + raw_frame(PING) + raw_frame(BINARY, b"late") + raw_frame(PONG)
         assert websocket.receive(late) == []
         assert websocket.receive(raw_frame(TEXT, b"cut", fin=False)[:-1]) == []
         assert websocket.receive_eof() == [Closed(1006, "", by_peer=False)]
@@ -397,7 +397,7 @@ class TestCountersB6B25:
 
 class TestMemory:
     def test_an_idle_machine_is_small_before_and_after_the_slow_lane(self) -> None:
-        data = raw_frame(TEXT, b"x" * 500, fin=False) + raw_frame(PING, b"y") + raw_frame(CONT, b"z" * 500)
+        data = raw_frame(TEXT, b"x", fin=False) + raw_frame(PING, b"y") + raw_frame(CONT, b"z" * 9)
         websockets: list[WebSocket] = []
         tracemalloc.start()
         try:

@@ -203,7 +203,8 @@ class TestAgainstWebsockets:
         peer.receive_data(websocket.data_to_send())
         events = [event for event in peer.events_received() if isinstance(event, Frame)]
         assert [event.opcode for event in events] == [PeerOpcode.PONG, PeerOpcode.CLOSE]
-        assert peer.close_code == 1000
+        assert peer.close_rcvd is not None
+        assert peer.close_rcvd.code == 1000
 
     @given(messages)
     def test_what_we_send_is_read(self, role: Role, deflate: bool, sent: list[str | bytes]) -> None:
@@ -213,7 +214,10 @@ class TestAgainstWebsockets:
             peer.receive_data(websocket.encode(message))
         peer.receive_data(websocket.ping(b"p") + websocket.close(4001, "é"))
         *data, ping, _ = [event for event in peer.events_received() if isinstance(event, Frame)]
-        assert [frame.data.decode() if frame.opcode is PeerOpcode.TEXT else bytes(frame.data) for frame in data] == sent
+        assert [
+            bytes(frame.data).decode() if frame.opcode is PeerOpcode.TEXT else bytes(frame.data) for frame in data
+        ] == sent
         assert (ping.opcode, ping.data) == (PeerOpcode.PING, b"p")
-        assert (peer.close_code, peer.close_reason) == (4001, "é")
+        assert peer.close_rcvd is not None
+        assert (peer.close_rcvd.code, peer.close_rcvd.reason) == (4001, "é")
         assert websocket.receive(b"".join(peer.data_to_send())) == [Closed(4001, "é", by_peer=False)]

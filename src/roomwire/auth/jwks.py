@@ -258,7 +258,9 @@ class KeySet:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     # A redirect could lead to an address that only this machine can reach, or away from TLS.
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(
+        self, req: object, fp: object, code: object, msg: object, headers: object, newurl: object
+    ) -> None:
         return None
 
 

@@ -45,8 +45,8 @@ Options = JwtOptions
 class _PreparedHmac(HMACAlgorithm):
     """HMAC with a secret that `JwtOptions` has checked.
 
-    PyJWT looks anew at each verification whether the secret is a key or a certificate, which takes
-    a fifth of it.
+    PyJWT looks anew at each verification whether the secret is a key or a certificate: 8 of about
+    50 microseconds.
     """
 
     def prepare_key(self, key: str | bytes) -> bytes:

@@ -9,10 +9,11 @@ _showing.py   the effective settings with their sources, and without their secre
 
 from __future__ import annotations
 
+from roomwire.config._keys import is_secret_name
 from roomwire.config._loading import Loaded, load
 from roomwire.config._showing import ShownSetting
 from roomwire.config._sources import Origin
-from roomwire.config.problems import Problem, config_error, explain, nearest
+from roomwire.config.problems import Problem, config_error, explain, format_key, nearest
 from roomwire.config.settings import (
     AuthSettings,
     BackplaneSettings,
@@ -33,6 +34,8 @@ __all__ = [
     "ShownSetting",
     "config_error",
     "explain",
+    "format_key",
+    "is_secret_name",
     "load",
     "nearest",
 ]

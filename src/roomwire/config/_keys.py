@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -13,13 +14,24 @@ from roomwire.config.problems import Path
 from roomwire.config.settings import Settings
 from roomwire.core.policy import RoomPolicy
 
-__all__ = ["PATH_KEYS", "PREFIX", "is_free", "key_of_variable", "known_keys", "type_at", "variable_of"]
+__all__ = [
+    "PATH_KEYS",
+    "PREFIX",
+    "is_free",
+    "is_secret_name",
+    "key_of_variable",
+    "known_keys",
+    "type_at",
+    "variable_of",
+]
 
 PREFIX = "ROOMWIRE_"
 _SEPARATOR = "__"
 
 PATH_KEYS: frozenset[Path] = frozenset({("server", "ssl_certfile"), ("server", "ssl_keyfile"), ("server", "uds")})
 """Where a relative path in a file is meant from that file."""
+
+_SECRET_NAME = re.compile(r"secret|passw|token|credential|(?:^|_)(?:key|pin|auth)$|private_key|api_key")
 
 _FREE: frozenset[Path] = frozenset({("backplane", "options"), ("auth", "options")})
 
@@ -44,6 +56,12 @@ _POLICY = _fields(RoomPolicy)
 def is_free(path: Path) -> bool:
     """Whether the key stands in a table whose keys are an adapter's own."""
     return len(path) > 2 and path[:2] in _FREE
+
+
+def is_secret_name(path: Path) -> bool:
+    """Whether a key sounds like a secret. Only options of adapters and passwords are asked: limits have no secrets."""
+    name = path[-1]
+    return (is_free(path) or "password" in name) and not name.startswith("public") and bool(_SECRET_NAME.search(name))
 
 
 def known_keys(path: Path) -> Collection[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roomwire.config._keys import known_keys, variable_of
+from roomwire.config._keys import is_secret_name, known_keys, variable_of
 from roomwire.config._showing import ShownSetting, shown_settings
 from roomwire.config._sources import (
     CONFIG_VARIABLE,
@@ -22,7 +22,6 @@ from roomwire.config._sources import (
     find_file,
     flag_layer,
     from_text,
-    is_secret_name,
     origin_of,
     read_env,
     resolve_path,
@@ -81,6 +80,7 @@ def load(
     overrides: Mapping[str, object] | None = None,
     cwd: FilePath,
     env_file: FilePath | None = None,
+    fallbacks: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Read the configuration: flag, then environment, ``.env``, file, default; the first that sets a key wins.
 
@@ -91,6 +91,7 @@ def load(
         overrides: flags by dotted key, such as ``{"server.port": 9000}``; None is not given.
         cwd: the working directory.
         env_file: instead of the ``.env`` beside the configuration file.
+        fallbacks: by dotted key, what to take where the key's ``env:`` names a variable that is not set.
 
     Raises:
         ConfigError: with every problem that was found: where it is, what was expected and found.
@@ -111,7 +112,7 @@ def load(
         environment_layer(environ, "environment", exempt, problems, warnings),
         flags,
     ]
-    values, origins = _merge(layers, variables, directory, problems, warnings)
+    values, origins = _merge(layers, _with_fallbacks(file, variables, fallbacks or {}), directory, problems, warnings)
     settings = _validate(values, origins, problems)
     return Loaded(settings, source, warnings, origins, env_values)
 
@@ -120,6 +121,15 @@ def _referenced(layers: list[Layer], variables: Mapping[str, str]) -> frozenset[
     texts = [text for layer in layers for value in layer.values.values() for text in _strings(value)]
     texts += [text for name, text in variables.items() if name.upper().startswith("ROOMWIRE_")]
     return frozenset(text.removeprefix("env:") for text in texts if text.startswith("env:"))
+
+
+def _with_fallbacks(layer: Layer, variables: Mapping[str, str], fallbacks: Mapping[str, str]) -> Mapping[str, str]:
+    missing = {}
+    for dotted, value in fallbacks.items():
+        reference = layer.values.get(tuple(dotted.split(".")))
+        if isinstance(reference, str) and reference.startswith("env:"):
+            missing[reference.removeprefix("env:")] = value
+    return {**missing, **variables}
 
 
 def _strings(value: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +35,6 @@ _FLAGS = {
     ("logging", "format"): "--log-format",
     ("backplane", "type"): "--backplane",
 }
-_SECRET_NAME = re.compile(r"secret|passw|token|credential|(?:^|_)(?:key|pin|auth)$|private_key|api_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +83,6 @@ class Layer:
         """Set one key; text becomes what the key's type wants, where it can."""
         self.values[path] = from_text(path, value) if self.textual and isinstance(value, str) else value
         self.origins[path] = origin
-
-
-def is_secret_name(path: Path) -> bool:
-    """Whether a key sounds like a secret. Only options of adapters and passwords are asked: limits have no secrets."""
-    name = path[-1]
-    return (is_free(path) or "password" in name) and not name.startswith("public") and bool(_SECRET_NAME.search(name))
 
 
 # --- the file

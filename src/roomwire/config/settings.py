@@ -93,7 +93,7 @@ class ServerSettings(_Section):
     """What the private key is encrypted with."""
     proxy_headers: bool = False
     """Take the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto."""
-    forwarded_allow_ips: list[Annotated[str, AfterValidator(_trusted_peer)]] = ["127.0.0.1"]
+    forwarded_allow_ips: list[Annotated[str, AfterValidator(_trusted_peer)]] = ["127.0.0.1", "::1"]
     """The proxies that are believed: addresses, networks, or "*" (uvicorn: 127.0.0.1)."""
     allowed_origins: list[NonEmpty] = []
     """Web pages that may connect besides the server's own: "https://app.example.com", or "*"."""

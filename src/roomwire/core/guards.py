@@ -117,7 +117,7 @@ class BoundedDeflate(Extension):
         # which wsproto finds since no extension claims the bit (RFC 7692 section 6).
         if self._control or opcode is Opcode.CONTINUATION:
             return _NONE
-        if rsv.rsv1 and self._inflater is None:
+        if rsv.rsv1:
             self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             self._left = self._max_message_size
         return _RSV1

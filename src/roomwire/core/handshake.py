@@ -323,7 +323,7 @@ class ClientHandshake:
                 else:
                     return None
         except h11.RemoteProtocolError:
-            raise InvalidHandshake("the server's answer is not correct HTTP") from None
+            raise InvalidHandshake("the server's answer is not correct HTTP, or not whole") from None
 
     def _take_body(self, data: bytes) -> None:
         self._body += data

@@ -111,7 +111,7 @@ class Outcome(NamedTuple):
     position: Position | None
     recovered: bool | None
     reason: str | None = None
-    replay: Sequence[Entry] = ()
+    replay: tuple[Entry, ...] = ()
 
 
 class Finished(NamedTuple):
@@ -211,7 +211,7 @@ class Replay:
     # --- the replay
 
     def step(self) -> Step:
-        """What to do next."""
+        """What to do next. A finished one may be asked again, after an await: its outcome moves on with the tail."""
         tail = self._tail
         self._follow_tail()
         if self._reason is not None:
@@ -222,8 +222,8 @@ class Replay:
         if reached is None:
             return Finished(Outcome(tail.position, None, "requested" if self._wants_state else None))
         if reached.epoch != tail.position.epoch:
-            # One of the two is out of date; the store knows which.
-            return self._read(reached)
+            # One of the two is out of date. The store knows which, and the tail doubts once it was read.
+            return self._recover_tail() if tail.need is Need.RECOVER else self._read(reached)
         ahead = reached.offset > tail.position.offset
         if not self._asked and (ahead or tail.need is Need.RECOVER):
             # The tail is behind or in doubt. One read for it serves all who come back just now.
@@ -237,7 +237,8 @@ class Replay:
         self._drop_buffer()
         if not self._add(rest):
             return self._refuse("too_far")
-        return Finished(Outcome(tail.position, True, None, self._entries))
+        self._reached = tail.position
+        return Finished(Outcome(tail.position, True, None, tuple(self._entries)))
 
     def page(self, page: Page) -> None:
         """What `ReadHistory` asked for, after it was fed to the tail."""

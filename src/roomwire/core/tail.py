@@ -18,10 +18,10 @@ of which one runs at a time for a room (``history`` is the backplane's)::
 
     while tail.need is not Need.NONE:
         since = tail.begin()
-        if tail.need is Need.RECOVER:
-            passed = tail.recovered(await history(room, since, 128), since)
-        else:
+        if tail.need is Need.RESET:
             passed = tail.reset((await history(room, None, 0)).top)   # and room.state to all members
+        else:
+            passed = tail.recovered(await history(room, since, 128), since)
 
 A read that fails is taken back with `RoomTail.interrupted`.
 """

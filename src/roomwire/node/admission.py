@@ -145,7 +145,9 @@ class Admissions:
         try:
             rooms = await hook.function(**hook.bind(connection, {}))
         except EventError as error:
-            raise HandshakeRefused(Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)) from None
+            raise HandshakeRefused(
+                Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)
+            ) from None
         except (Unavailable, TimeoutError):
             raise
         except Exception as error:  # noqa: BLE001  the boundary of the application

@@ -16,6 +16,7 @@ from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.commands import Command, Heartbeat
 from roomwire.core.envelope import dump, encode, encode_binary
 from roomwire.core.errors import ConnectionClosed, LocalError
+from roomwire.core.events import check_event_name
 from roomwire.core.identity import Identity
 from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply
 from roomwire.core.positions import Position
@@ -154,7 +155,7 @@ class Connection:
             LocalError: the name is reserved.
         """
         self._check_open()
-        self._node.check_event(event)
+        check_event_name(event)
         if isinstance(data, bytes):
             self._write((encode_binary(event, data, room=room),))
         else:

@@ -394,5 +394,3 @@ def _status(outcome: Outcome) -> RoomStatus:
 
 def _statuses(joins: Joins, outcomes: Sequence[tuple[Membership, Outcome]]) -> dict[str, RoomStatus]:
     return {m.room.name: _status(outcome) for m, outcome in outcomes} | joins.refused
-
-

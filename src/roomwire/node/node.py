@@ -19,6 +19,7 @@ from roomwire.auth.contract import Authenticator, OriginCheck
 from roomwire.backplanes.contract import Backplane, HistoryPolicy, Holder
 from roomwire.core.envelope import dump
 from roomwire.core.errors import EventTooLarge, LocalError, Refusal, Unavailable
+from roomwire.core.events import check_event_name
 from roomwire.core.limits import Limits
 from roomwire.core.notices import Notice
 from roomwire.core.patterns import Pattern, PatternTable
@@ -287,14 +288,6 @@ class Node:
             self._policy_of[room] = policy
         return policy
 
-    def check_event(self, event: str) -> None:
-        """Refuse an event name that the wire protocol, or its own form, does not allow.
-
-        Raises:
-            LocalError: with the reason.
-        """
-        self.app.check_event(event)
-
     async def publish(
         self,
         room: str,
@@ -312,7 +305,7 @@ class Node:
             LocalError: the room or the event has no correct name; `EventTooLarge`.
             Unavailable: the backplane did not store it, or may not have.
         """
-        self.check_event(event)
+        check_event_name(event)
         if not is_room_name(room):
             raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
         binary = isinstance(data, bytes)

@@ -11,21 +11,15 @@ from roomwire.core import notices
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leave, ListMembers, ListRooms, Resume
 from roomwire.core.envelope import Envelope, dump, encode, encode_binary, parse, parse_binary, quote
 from roomwire.core.errors import InvalidCursor, InvalidMessage
+from roomwire.core.events import RESERVED_EVENTS, RESERVED_PREFIXES
 from roomwire.core.notices import Notice, RoomStatus
 from roomwire.core.positions import Position, is_room_name
 from roomwire.core.publication import Publication
 from roomwire.protocols.contract import Codec, Liveness, Message
 
-__all__ = ["RESERVED_EVENTS", "RESERVED_PREFIXES", "SUBPROTOCOL", "NativeProtocol", "is_reserved"]
+__all__ = ["SUBPROTOCOL", "NativeProtocol"]
 
 SUBPROTOCOL = "roomwire.v1"
-RESERVED_PREFIXES = ("room.", "session.", "presence.")
-RESERVED_EVENTS = frozenset({"ack", "error", "heartbeat"})
-
-
-def is_reserved(event: str) -> bool:
-    """Whether an event belongs to the protocol, so that an application cannot declare it."""
-    return event in RESERVED_EVENTS or event.startswith(RESERVED_PREFIXES)
 
 
 class NativeProtocol:

@@ -143,6 +143,36 @@ class Listeners {
   }
 }
 
+// --- timers -----------------------------------------------------------------------------------------------------
+
+/** Timers by name: arming one again replaces it. */
+class Timers {
+  #runtime;
+  #armed = new Map();
+
+  constructor(runtime) {
+    this.#runtime = runtime;
+  }
+
+  arm(name, delay, callback) {
+    this.disarm(name);
+    const run = () => {
+      this.#armed.delete(name);
+      callback();
+    };
+    this.#armed.set(name, this.#runtime.setTimeout(run, Math.min(Math.max(0, delay), LONGEST_TIMER)));
+  }
+
+  disarm(name) {
+    if (this.#armed.has(name)) this.#runtime.clearTimeout(this.#armed.get(name));
+    this.#armed.delete(name);
+  }
+
+  disarmAll() {
+    for (const name of [...this.#armed.keys()]) this.disarm(name);
+  }
+}
+
 // --- the outbox: messages without a reply (sections 3 and 7) ----------------------------------------------------
 
 class Outbox {
@@ -162,8 +192,8 @@ class Outbox {
       throw new RoomwireError("invalid", `a message with the id ${entry.id} is under way`);
     }
     if (this.#entries.size >= this.#messages || this.#bytes + entry.size > this.#limit) {
-      const held = `${this.#entries.size} messages of ${this.#bytes} bytes`;
-      throw new RoomwireError("queue_full", `${held} wait for replies; the limits are ${this.#messages} and ${this.#limit}`);
+      const text = `${this.#entries.size} messages of ${this.#bytes} bytes wait for their replies, the limits are`;
+      throw new RoomwireError("queue_full", `${text} ${this.#messages} messages and ${this.#limit} bytes`);
     }
     this.#entries.set(entry.id, entry);
     this.#bytes += entry.size;
@@ -266,7 +296,7 @@ export class Room {
     return this.#membership.members;
   }
 
-  /** Call `handler(data, event)` for this room's events of that name, `"*"` for all; returns a function that ends it. */
+  /** Call `handler(data, event)` for this room's events of that name, `"*"` for all; returns what ends it. */
   on(event, handler) {
     return this.#membership.listeners.add(event, handler);
   }
@@ -323,7 +353,7 @@ export class Client {
   #actions;
   #outbox;
   #system;
-  #timers = new Map();
+  #timers;
   #stopListening = [];
   #requests = new Map();
   #counter = 0;
@@ -350,6 +380,7 @@ export class Client {
       throw new RoomwireError("invalid", "there is no WebSocket here; give one with the option WebSocket (npm: ws)");
     }
     this.#runtime = { ...defaultRuntime, ...options.runtime };
+    this.#timers = new Timers(this.#runtime);
     this.#onerror = options.onerror ?? ((error) => console.error(error));
     this.#outbox = new Outbox(options.queue);
     // In memory only: a duplicated tab that copied it would take this tab's connection over, again and again.
@@ -380,7 +411,7 @@ export class Client {
     this.#attempt();
   }
 
-  /** "connecting", "open" (welcomed, and the rooms resumed), "waiting" (for the next attempt) or "closed" (for good). */
+  /** "connecting", "open" (welcomed, rooms resumed), "waiting" (for the next attempt) or "closed" (for good). */
   get state() {
     return this.#state;
   }
@@ -467,7 +498,7 @@ export class Client {
   retryNow() {
     if (this.#state !== "waiting") return;
     const rest = this.#notBefore - this.#runtime.now();
-    if (rest > 0) this.#arm("retry", rest, () => this.#attempt());
+    if (rest > 0) this.#timers.arm("retry", rest, () => this.#attempt());
     else this.#attempt();
   }
 
@@ -487,10 +518,10 @@ export class Client {
 
   async #attempt() {
     const link = ++this.#link;
-    this.#disarm("retry");
+    this.#timers.disarm("retry");
     this.#welcomed = false;
     this.#closing = null;
-    this.#arm("connect", CONNECT_TIMEOUT, () => this.#lost(1006, "no welcome in time"));
+    this.#timers.arm("connect", CONNECT_TIMEOUT, () => this.#lost(1006, "no welcome in time"));
     this.#enter("connecting");
     let token;
     try {
@@ -594,7 +625,7 @@ export class Client {
     const ceiling = Math.min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** this.#attempts);
     this.#attempts += 1;
     const delay = Math.max(this.#runtime.random() * ceiling, this.#notBefore - now);
-    this.#arm("retry", delay, () => this.#attempt());
+    this.#timers.arm("retry", delay, () => this.#attempt());
     this.#armExpiry();
     this.#enter("waiting", { delay, code: effective, reason });
   }
@@ -604,7 +635,7 @@ export class Client {
     const socket = this.#socket;
     this.#socket = this.#openedAt = null;
     this.#link += 1;
-    this.#disarm();
+    this.#timers.disarmAll();
     for (const membership of this.#memberships.values()) {
       membership.wasIn ||= membership.status === "in";
       membership.status = "out";
@@ -636,9 +667,13 @@ export class Client {
     this.#state = "closed"; // before the promises are rejected: what they lead to finds a closed client
     this.#release();
     const reason = this.#closedError();
-    for (const entry of this.#outbox.takeAll()) entry.reject(entry.sentAt === null ? reason : unknownOutcome(entry.id));
+    this.#abandonMessages(reason);
     for (const membership of this.#memberships.values()) settle(membership, "reject", reason);
     this.#announce("session.statechange", { state: "closed", ...(error === null ? {} : { error }) });
+  }
+
+  #abandonMessages(error) {
+    for (const entry of this.#outbox.takeAll()) entry.reject(entry.sentAt === null ? error : unknownOutcome(entry.id));
   }
 
   #closedError() {
@@ -670,8 +705,7 @@ export class Client {
     const welcome = message.data;
     if (this.#welcome !== null && this.#welcome.user !== welcome.user) {
       // What one user wrote is never sent in the name of the next one.
-      const error = new RoomwireError("user_changed", `the token is now that of ${welcome.user}`);
-      for (const entry of this.#outbox.takeAll()) entry.reject(entry.sentAt === null ? error : unknownOutcome(entry.id));
+      this.#abandonMessages(new RoomwireError("user_changed", `the token is now that of ${welcome.user}`));
     }
     this.#welcome = welcome;
     this.#welcomed = true;
@@ -693,7 +727,7 @@ export class Client {
   #resumed(message, rooms) {
     const link = this.#link;
     const news = [];
-    this.#disarm();
+    this.#timers.disarmAll();
     this.#openedAt = this.#heardAt;
     for (const [name, status] of Object.entries(rooms)) {
       const membership = this.#membership(name);
@@ -868,7 +902,7 @@ export class Client {
       const ceiling = Math.min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** membership.joinAttempts);
       membership.joinAttempts += 1;
       const delay = this.#runtime.random() * ceiling;
-      this.#arm(`join ${membership.name}`, delay, () => this.#askToJoin(membership));
+      this.#timers.arm(`join ${membership.name}`, delay, () => this.#askToJoin(membership));
       return;
     }
     if (membership.status === "in") {
@@ -885,13 +919,14 @@ export class Client {
     const { recovered, reason } = status;
     const position = parsePosition(status.position);
     if (position === null && NOT_ADMITTED.has(reason)) {
-      return this.#expel(membership, new RoomwireError(reason, `the server does not let this client into ${membership.name}`));
+      const text = `the server does not let this client into ${membership.name}`;
+      return this.#expel(membership, new RoomwireError(reason, text));
     }
     const { name, wasIn } = membership;
     membership.status = "in";
     membership.wasIn = false;
     membership.joinAttempts = 0;
-    this.#disarm(`join ${name}`);
+    this.#timers.disarm(`join ${name}`);
     settle(membership, "resolve", { position: status.position ?? null, recovered: recovered ?? null, reason });
     if (recovered !== true) {
       // Also backwards. What `join({ state: true })` waits for stays wanted.
@@ -906,7 +941,7 @@ export class Client {
     }
     membership.replay = { target: position, count: 0 };
     // The last events before the target may be ones from which this client is excluded: then none of them comes.
-    this.#arm(`replay ${name}`, REPLAY_REPORT_TIMEOUT, () => this.#reportReplay(membership));
+    this.#timers.arm(`replay ${name}`, REPLAY_REPORT_TIMEOUT, () => this.#reportReplay(membership));
     return [];
   }
 
@@ -918,7 +953,7 @@ export class Client {
   #reportReplay(membership) {
     const { name, replay } = membership;
     membership.replay = null;
-    this.#disarm(`replay ${name}`);
+    this.#timers.disarm(`replay ${name}`);
     this.#announce("room.recovered", { recovered: true, replayed: replay.count }, name);
   }
 
@@ -935,8 +970,8 @@ export class Client {
   #leave(membership) {
     const { status, name } = membership;
     membership.reset(false);
-    this.#disarm(`join ${name}`);
-    this.#disarm(`replay ${name}`);
+    this.#timers.disarm(`join ${name}`);
+    this.#timers.disarm(`replay ${name}`);
     settle(membership, "reject", new RoomwireError("left", `${name} was left before the join was answered`));
     if (this.#state !== "open" || status === "out") return Promise.resolve();
     this.#flush();
@@ -1005,7 +1040,7 @@ export class Client {
   #armExpiry() {
     const oldest = this.#outbox.oldestSentAt();
     if (oldest === null) return;
-    this.#arm("expiry", Math.max(0, oldest + this.#resendWindow() - this.#runtime.now()), () => {
+    this.#timers.arm("expiry", Math.max(0, oldest + this.#resendWindow() - this.#runtime.now()), () => {
       this.#expire();
       this.#armExpiry();
     });
@@ -1041,7 +1076,7 @@ export class Client {
   }
 
   #watch(delay) {
-    this.#arm("silence", delay, () => {
+    this.#timers.arm("silence", delay, () => {
       const rest = this.#heardAt + this.#silenceLimit() - this.#runtime.now();
       if (rest <= 0) this.#lost(1006, "the server is silent");
       else this.#watch(rest);
@@ -1053,7 +1088,7 @@ export class Client {
     if (this.#state !== "open") return;
     const askedAt = this.#runtime.now();
     this.#request("presence.heartbeat", undefined, undefined, silent);
-    this.#arm("probe", PROBE_TIMEOUT, () => {
+    this.#timers.arm("probe", PROBE_TIMEOUT, () => {
       if (this.#heardAt < askedAt) this.#lost(1006, "no answer over the changed network");
     });
   }
@@ -1104,25 +1139,6 @@ export class Client {
       this.#onerror(error, event);
     } catch (second) {
       console.error(second);
-    }
-  }
-
-  // --- timers, by name
-
-  #arm(name, delay, callback) {
-    this.#disarm(name);
-    const run = () => {
-      this.#timers.delete(name);
-      callback();
-    };
-    this.#timers.set(name, this.#runtime.setTimeout(run, Math.min(Math.max(0, delay), LONGEST_TIMER)));
-  }
-
-  #disarm(name = undefined) {
-    for (const key of name === undefined ? [...this.#timers.keys()] : [name]) {
-      const timer = this.#timers.get(key);
-      if (timer !== undefined) this.#runtime.clearTimeout(timer);
-      this.#timers.delete(key);
     }
   }
 }

@@ -116,9 +116,7 @@ async def serve_callbacks(owner: AnyioTransport, sockets: list[socket.socket]) -
     options = owner.options
     for sock in sockets:
         create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(
-            lambda: CallbackShell(owner), sock=sock, ssl=options.ssl, backlog=_ACCEPTS_PER_TURN
-        )
+        server = await create(lambda: CallbackShell(owner), sock=sock, ssl=options.ssl, backlog=_ACCEPTS_PER_TURN)
         sock.listen(options.backlog)
         servers.append(server)
     return servers

@@ -108,7 +108,9 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise ConfigError(f"{key}: cannot listen there: {error.strerror}; choose another port, or end what uses it") from error
+        raise ConfigError(
+            f"{key}: cannot listen there: {error.strerror}; choose another port, or end what uses it"
+        ) from error
     return sockets
 
 

@@ -1,0 +1,26 @@
+"""Logging for a process that is ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from roomwire.config import LoggingSettings
+from roomwire.logs import JsonFormatter, TextFormatter
+
+__all__ = ["set_up_logging"]
+
+
+def set_up_logging(settings: LoggingSettings) -> None:
+    """Everything that is logged in this process goes to stderr, one line for each record."""
+    handler = logging.StreamHandler(sys.stderr)
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter(colour=colour))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.level.upper())
+    # Its debug level tells of every selector; who wants that can set it.
+    logging.getLogger("asyncio").setLevel(max(root.level, logging.INFO))

@@ -1,0 +1,116 @@
+"""From an application and its settings to a serving node: what ``roomwire run`` does, for programs too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+
+import anyio
+import anyio.abc
+
+from roomwire import plugins
+from roomwire.app import App
+from roomwire.auth.origin import OriginPolicy
+from roomwire.config import Loaded, Settings
+from roomwire.node.node import Node, Page
+from roomwire.transports.contract import HttpResponse
+
+__all__ = ["build_node", "serve"]
+
+
+def build_node(
+    app: App, settings: Settings, *, loaded: Loaded | None = None, pages: Mapping[str, Page] | None = None
+) -> Node:
+    """A node with the configured adapters, not yet serving.
+
+    Args:
+        app: the application.
+        settings: the configuration.
+        loaded: where its values came from, for errors.
+        pages: further HTTP resources by path.
+
+    Raises:
+        ConfigError, PluginError: an adapter or its options are wrong.
+    """
+    server = settings.server
+    return Node(
+        app,
+        backplane=plugins.make_backplane(settings, loaded),
+        authenticator=plugins.make_authenticator(settings, loaded),
+        origin=OriginPolicy(server.allowed_origins),
+        transport=plugins.make_transport(settings),
+        protocols=plugins.make_protocols(),
+        name=server.node,
+        limits=settings.limits,
+        rooms=settings.rooms,
+        path=server.path,
+        pages={"/roomwire.js": _browser_client, **(pages or {})},
+        drain_timeout=server.drain_timeout,
+        reconnect_spread=server.reconnect_spread,
+    )
+
+
+async def serve(
+    app: App,
+    settings: Settings,
+    *,
+    loaded: Loaded | None = None,
+    on_ready: Callable[[Sequence[str]], None] = lambda addresses: None,
+    pages: Mapping[str, Page] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. The first one drains, the second one ends at once.
+
+    Args:
+        app: the application.
+        settings: the configuration.
+        loaded: where its values came from, for errors.
+        on_ready: called with the addresses, once connections are accepted.
+        pages: further HTTP resources by path.
+
+    Raises:
+        ConfigError, PluginError: an adapter, its options or an address are wrong.
+        Unavailable: the backplane cannot be reached.
+    """
+    node = build_node(app, settings, loaded=loaded, pages=pages)
+
+    def ready(addresses: Sequence[str]) -> None:
+        _notify_service_manager("READY=1")
+        on_ready(addresses)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_drain_on_signal, node, tasks.cancel_scope)
+        await node.serve(ready=ready)
+        tasks.cancel_scope.cancel()
+
+
+async def _drain_on_signal(node: Node, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with anyio.create_task_group() as tasks:
+            async for _ in signals:
+                if node.draining:
+                    scope.cancel()
+                    return
+                _notify_service_manager("STOPPING=1")
+                tasks.start_soon(node.drain.run)
+
+
+def _browser_client() -> HttpResponse:
+    source = files("roomwire.client").joinpath("js", "roomwire.js").read_bytes()
+    return HttpResponse(200, source, "text/javascript; charset=utf-8", (("Cache-Control", "no-cache"),))
+
+
+def _notify_service_manager(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing where it did not start us."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(state.encode(), address)
+        except OSError:
+            return  # nobody listens, and nothing depends on it

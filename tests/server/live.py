@@ -1,0 +1,249 @@
+"""A real node in a thread of its own, on any loop and shell, and a blocking client that sees the raw frames."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import jwt
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed
+
+from roomwire import App
+from roomwire.auth.jwt import JwtAuthenticator, JwtOptions
+from roomwire.auth.origin import OriginPolicy
+from roomwire.backplanes.contract import Backplane
+from roomwire.backplanes.memory import MemoryBackplane
+from roomwire.core.limits import Limits
+from roomwire.core.policy import RoomPolicy
+from roomwire.node import Node
+from roomwire.protocols.native import NativeProtocol
+from roomwire.testing.clock import VirtualClock
+from roomwire.transports.anyio import AnyioTransport
+from roomwire.transports.contract import ListenOptions
+
+SECRET = "a secret of the tests, long enough for HS256"
+TIMEOUT = 10.0
+"""Seconds that a receive waits at the most; reached only where a test fails."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A loop and a shell."""
+
+    name: str
+    backend: str
+    backend_options: Mapping[str, Any]
+    shell: Any
+
+
+SHELLS = {
+    shell.name: shell
+    for shell in (
+        Shell("callback-asyncio", "asyncio", {}, "callback"),
+        Shell("callback-uvloop", "asyncio", {"use_uvloop": True}, "callback"),
+        Shell("portable-asyncio", "asyncio", {}, "portable"),
+        Shell("portable-trio", "trio", {}, "portable"),
+    )
+}
+
+
+def make_token(user: str, *, ttl: float = 600.0, secret: str = SECRET, **claims: Any) -> str:
+    """A token for `user` that expires in `ttl` seconds."""
+    return jwt.encode({"sub": user, "exp": time.time() + ttl, **claims}, secret, "HS256")
+
+
+class Client:
+    """A blocking client over the `websockets` library, which nobody here wrote."""
+
+    def __init__(self, connection: websockets.sync.client.ClientConnection) -> None:
+        self.connection = connection
+        self.welcome: dict[str, Any] = {}
+        self._count = 0
+
+    def receive(self, timeout: float = TIMEOUT) -> Any:
+        """The next message: a decoded object, or bytes."""
+        message = self.connection.recv(timeout=timeout)
+        return json.loads(message) if isinstance(message, str) else message
+
+    def receive_until(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The next message of that event and with those fields; what comes before it is dropped."""
+        while True:
+            message = self.receive()
+            if isinstance(message, dict) and message["event"] == event:
+                if all(message.get(key) == value for key, value in fields.items()):
+                    return message
+
+    def send(self, event: str, data: Any = None, **fields: Any) -> None:
+        """Send a message; `fields` are id and room."""
+        self.connection.send(json.dumps({"event": event, **fields, "data": data}))
+
+    def request(self, event: str, data: Any = None, **fields: Any) -> dict[str, Any]:
+        """Send with an id, and give the ack or error that bears it; what comes before it is dropped."""
+        self._count += 1
+        id_ = fields.setdefault("id", f"request-{self._count}")
+        self.send(event, data, **fields)
+        while True:
+            message = self.receive()
+            if isinstance(message, dict) and message["event"] in ("ack", "error") and message.get("id") == id_:
+                return message
+
+    def events_before(self, event: str, data: Any = None, **fields: Any) -> list[Any]:
+        """All that came up to the reply of a request: a fence, without waiting for luck."""
+        self._count += 1
+        id_ = fields.setdefault("id", f"fence-{self._count}")
+        self.send(event, data, **fields)
+        events: list[Any] = []
+        while True:
+            message = self.receive()
+            if isinstance(message, dict) and message["event"] in ("ack", "error") and message.get("id") == id_:
+                return events
+            events.append(message)
+
+    def closed(self) -> tuple[int, str]:
+        """Read to the end; the close code and reason that the server gave (1006 where it gave none)."""
+        try:
+            while True:
+                self.connection.recv(timeout=TIMEOUT)
+        except ConnectionClosed as error:
+            return (error.rcvd.code, error.rcvd.reason) if error.rcvd is not None else (1006, "")
+
+    def close(self) -> None:
+        """An orderly close."""
+        self.connection.close()
+
+
+class LiveServer:
+    """A serving node, and ways to look at it from the test's thread."""
+
+    def __init__(self, node: Node, port: int, portal: anyio.from_thread.BlockingPortal) -> None:
+        self.node = node
+        self.port = port
+        self.portal = portal
+        self._clients = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def connect(
+        self,
+        user: str = "ann",
+        *,
+        token: str | None = None,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        welcome: bool = True,
+        **options: Any,
+    ) -> Client:
+        """A client of `user`, which has read its welcome."""
+        token = make_token(user) if token is None else token
+        options.setdefault("subprotocols", ["roomwire.v1"])
+        options.setdefault("max_size", None)
+        options.setdefault("compression", None)
+        connecting = websockets.sync.client.connect(
+            self.url + (f"?{query}" if query else ""),
+            additional_headers={"Authorization": f"Bearer {token}", **(headers or {})},
+            open_timeout=TIMEOUT,
+            close_timeout=TIMEOUT,
+            proxy=None,
+            **options,
+        )
+        client = Client(self._clients.enter_context(connecting))
+        if welcome:
+            message = client.receive()
+            assert message["event"] == "session.welcome"
+            client.welcome = message["data"]
+        return client
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a function, sync or async, on the node's loop."""
+        return self.portal.call(lambda: function(*arguments, **options))
+
+    def advance(self, seconds: float) -> None:
+        """Move the node's virtual clock, and do what is due then."""
+        clock = self.node.clock
+        assert isinstance(clock, VirtualClock)
+
+        def move() -> None:
+            clock.advance(seconds)
+            self.node.upkeep.tick(clock())
+
+        self.call(move)
+
+    def raw(self, data: bytes = b"") -> socket.socket:
+        """A plain TCP connection, after `data` was sent on it."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        sock.sendall(data)
+        return sock
+
+    def upgrade_request(self, user: str = "ann", query: str = "", *headers: str) -> bytes:
+        """The bytes of a correct upgrade request, with more header lines."""
+        lines = [
+            f"GET /ws{'?' + query if query else ''} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            f"Authorization: Bearer {make_token(user)}",
+            *headers,
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+    def close_clients(self) -> None:
+        self._clients.close()
+
+
+@contextmanager
+def live_server(
+    app: App,
+    shell: Shell = SHELLS["callback-asyncio"],
+    *,
+    limits: Limits | None = None,
+    rooms: Mapping[str, RoomPolicy] | None = None,
+    listen: Mapping[str, Any] | None = None,
+    origins: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.monotonic,
+    backplane: Backplane | None = None,
+    **options: Any,
+) -> Iterator[LiveServer]:
+    """A node that serves `app` in a thread, until the end of the block."""
+    node = Node(
+        app,
+        backplane=backplane or MemoryBackplane(clock=clock),
+        authenticator=JwtAuthenticator(JwtOptions(algorithms=["HS256"], secret=SECRET)),  # type: ignore[arg-type]
+        origin=OriginPolicy(origins),
+        transport=AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {}))),
+        protocols=[NativeProtocol()],
+        name="node-1",
+        limits=limits,
+        rooms=rooms,
+        clock=clock,
+        **{"drain_timeout": 5.0, **options},
+    )
+    addresses: list[str] = []
+
+    async def start(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        def ready(found: Any) -> None:
+            addresses.extend(found)
+            task_status.started()
+
+        await node.serve(ready=ready)
+
+    with anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal:
+        future, _ = portal.start_task(start)
+        server = LiveServer(node, int(addresses[0].rpartition(":")[2]) if ":" in addresses[0] else 0, portal)
+        try:
+            yield server
+        finally:
+            portal.call(node.drain.run)
+            server.close_clients()
+            future.result(TIMEOUT)
