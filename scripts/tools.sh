@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts the programs that the tests run on this machine: Redis, NATS, Chromium, node.
-# Redis and NATS usually come with the test dependencies, as wheels; the rest from the system.
+# Puts the programs that the tests run on this machine: Redis, Chromium, node.
+# NATS comes with the test dependencies, and so does Redis where there is a wheel of it.
 # Without root it names the command instead. Usage: scripts/tools.sh [BIN_OF_THE_ENVIRONMENT]
 set -euo pipefail
 
@@ -15,7 +15,6 @@ have() {
 
 wanted=()
 have redis-server valkey-server || wanted+=(redis-server)
-have nats-server || wanted+=(nats-server)
 have chromium chromium-browser google-chrome || wanted+=(chromium)
 have node nodejs || wanted+=(nodejs)
 have npm || wanted+=(npm)

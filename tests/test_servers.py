@@ -142,6 +142,7 @@ class TestTools:
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         assert Tool("thing", ("pytest",), "").describe() == f"thing: {program} (mine 1.0)"
+        assert Tool("thing", ("pytest",), "", bundled=True).find() != program
 
     def test_free_ports_can_be_bound(self) -> None:
         assert 1024 <= free_port() <= 65535

@@ -12,7 +12,7 @@ from roomwire.app import App
 from roomwire.config import nearest
 from roomwire.core.errors import ConfigError
 
-__all__ = ["directory_of", "load_app"]
+__all__ = ["directory_of", "load_app", "told"]
 
 
 def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App:
@@ -27,9 +27,7 @@ def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App
         ConfigError: with the part of the string that failed, and why.
     """
     if target is None:
-        raise ConfigError(
-            "no application: name it as module:attribute, such as chat:app, or set app in roomwire.toml"
-        )
+        raise ConfigError("no application: name it as module:attribute, such as chat:app, or set app in roomwire.toml")
     module_name, separator, attribute = target.partition(":")
     if not separator or not module_name or not attribute:
         raise ConfigError(f'app: expected "module:attribute", such as "chat:app", found "{target}"')
@@ -40,7 +38,7 @@ def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App
         try:
             found = found()
         except Exception as error:
-            raise ConfigError(f'app "{target}": calling {attribute} failed: {_told(error)}') from error
+            raise ConfigError(f'app "{target}": calling {attribute} failed: {told(error)}') from error
     if not isinstance(found, App):
         hint = ": add --factory where it makes the application" if callable(found) and not factory else ""
         raise ConfigError(f'app "{target}": {attribute} is a {type(found).__name__}, not a roomwire.App{hint}')
@@ -62,12 +60,12 @@ def _module(target: str, name: str, app_dir: Path) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name != missing and not name.startswith(missing + "."):
-            raise ConfigError(f'app "{target}": importing {name} failed: {_told(error)}') from error
+            raise ConfigError(f'app "{target}": importing {name} failed: {told(error)}') from error
         modules = [path.stem for path in Path(directory).glob("*.py")]
         hint = nearest(missing, modules) if "." not in missing else ""
         raise ConfigError(f'app "{target}": there is no module {missing} in {directory}{hint}') from error
     except Exception as error:
-        raise ConfigError(f'app "{target}": importing {name} failed: {_told(error)}') from error
+        raise ConfigError(f'app "{target}": importing {name} failed: {told(error)}') from error
 
 
 def _attribute(module: Any, target: str, module_name: str, attribute: str) -> Any:
@@ -81,7 +79,7 @@ def _attribute(module: Any, target: str, module_name: str, attribute: str) -> An
     return found
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An exception of the application's, with the line that raised it."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"

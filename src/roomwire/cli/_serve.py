@@ -9,14 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import click
 
-from roomwire import plugins
 from roomwire.app import App
+from roomwire.cli._application import told
 from roomwire.cli._group import StartFailed
-from roomwire.cli._logging import set_up_logging
 from roomwire.config import Loaded
-from roomwire.core.errors import DeclarationError, PluginError, RoomwireError
-from roomwire.serving import serve
+from roomwire.core.errors import RoomwireError
+from roomwire.serving import build_node, serve
 
 if TYPE_CHECKING:
     from roomwire.node.node import Page
@@ -42,13 +42,10 @@ def serve_until_done(
     Raises:
         ConfigError, PluginError: an adapter or its options are wrong.
         StartFailed: it never came to accept connections.
+        click.ClickException: it failed later; the log says where.
     """
-    settings = loaded.settings
-    set_up_logging(settings.logging)
-    # Before the loop runs: what is wrong with the configuration is no failed start.
-    plugins.make_backplane(settings, loaded)
-    plugins.make_authenticator(settings, loaded)
-    plugins.make_transport(settings)
+    # Before the loop runs, since what is wrong with the configuration is no failed start.
+    build_node(app, loaded.settings, loaded=loaded)
     ready = False
 
     def note_ready(addresses: Sequence[str]) -> None:
@@ -56,20 +53,18 @@ def serve_until_done(
         ready = True
         on_ready(addresses)
 
-    main = partial(serve, app, settings, loaded=loaded, on_ready=note_ready, pages=pages)
+    main = partial(serve, app, loaded.settings, loaded=loaded, on_ready=note_ready, pages=pages)
     try:
         anyio.run(main, backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None})
-    except* (RoomwireError, OSError) as group:
+    except Exception as error:
+        cause = _innermost(error)
+        text = str(cause) if isinstance(cause, RoomwireError) else told(cause)
         if ready:
-            raise
-        error = _first(group)
-        if isinstance(error, PluginError | DeclarationError):
-            raise error from group
-        raise StartFailed(f"the server could not start: {error}") from group
+            raise click.ClickException(f"the server failed: {text}") from error
+        raise StartFailed(f"the server could not start: {text}") from error
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -9,6 +9,7 @@ whether it took effect.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from roomwire.client.errors import MessageTooLarge, QueueFull, RequestFailed, UnknownOutcome
@@ -78,10 +79,8 @@ class Outbox:
         self.max_message_size = 65_536
         self.window = 270.0
 
-    @property
-    def in_flight(self) -> int:
-        """How many were sent on the current link and have no reply."""
-        return len(self._messages) - len(self._backlog)
+    def __len__(self) -> int:
+        return len(self._messages)
 
     def put(self, message: Message) -> None:
         """Take a message in; `release` sends it.
@@ -175,15 +174,15 @@ class Outbox:
             self._backlog.pop(message.id, None)
             self._bytes -= message.size
 
-    def lose_replies(self, reason: str) -> None:
-        """Fail what was sent on this link: its reply will not be read."""
-        for message in [m for m in self._messages.values() if m.id not in self._backlog]:
-            self._fail(message, UnknownOutcome(reason))
+    def fail_all(self, unsent: Callable[[], RoomwireError], why: str) -> None:
+        """No reply will be read: what was ever sent has an unknown outcome, the rest did not happen.
 
-    def fail_all(self, error: RoomwireError) -> None:
-        """The client has ended."""
+        Args:
+            unsent: makes the error of a message that was never sent.
+            why: for the unknown outcomes.
+        """
         for message in list(self._messages.values()):
-            self._fail(message, error)
+            self._fail(message, unsent() if message.copies == 0 else UnknownOutcome(why))
 
     def _fail(self, message: Message, error: RoomwireError) -> None:
         self.discard(message)

@@ -35,15 +35,17 @@ class Room:
         asked: whether a ``room.join`` of the current link waits for its reply.
         wants_state: a ``room.state`` was asked for and has not come.
         resetting: a ``room.state`` will come since the replay was not proven.
-        leaving: a ``room.leave`` of the current link waits for its reply.
+        leaving: it is being left.
         members: who is there, by user.
         joins: who waits to be in it.
+        leaves: who waits to be out of it.
     """
 
     __slots__ = (
         "asked",
         "here",
         "joins",
+        "leaves",
         "leaving",
         "members",
         "name",
@@ -61,6 +63,7 @@ class Room:
         self.wants_state = wants_state
         self.members: dict[str, Any] = {}
         self.joins: list[Ticket] = []
+        self.leaves: list[Ticket] = []
 
     @property
     def resumes_from(self) -> Position | None:
@@ -144,12 +147,15 @@ class Rooms:
         return room
 
     def discard(self, room: Room, reason: str) -> None:
-        """Forget a room; who waits to be in it is told the reason."""
+        """Forget a room; who waits to be in it is told the reason, who waits to be out of it is."""
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
         for ticket in room.joins:
             ticket.fail(RequestFailed(reason, f"not in {room.name}"))
+        for ticket in room.leaves:
+            ticket.succeed()
         room.joins.clear()
+        room.leaves.clear()
 
     def cursor(self) -> dict[str, Position]:
         """What can be resumed."""

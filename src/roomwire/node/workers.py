@@ -42,8 +42,8 @@ class Workers:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._scheduled = 0
-        self.running: dict[str, anyio.Event] = {}
-        """Idempotent messages being handled on this node; the event is set when one is done."""
+        self.running: dict[str, anyio.Event | None] = {}
+        """Idempotent messages being handled on this node, with an event where somebody waits for the end."""
 
     def start(self, connection: Connection) -> None:
         """A command came for a connection that has no worker."""
@@ -132,18 +132,22 @@ class Workers:
                 return Failed(call.ref, "unavailable", "the first copy of this message is still being handled")
             await self._until_done(key)
             reservation = await backplane.reserve(key, print_, LEASE)
-        done = self.running[key] = anyio.Event()
-        reply: Reply | Failed | None = None
+        self.running[key] = None
         try:
             reply = await self._handle(connection, call, found, key) or Reply(call.ref)
-        finally:
-            del self.running[key]
+            if isinstance(reply, Failed) and reply.code in NOT_REMEMBERED:
+                await backplane.forget(key)
+            else:
+                await self._remember(key, print_, reply)
+        except BaseException:
+            # Cancelled: the node ends. Another one may handle the message without waiting for the lease.
             with anyio.CancelScope(shield=True):
-                if reply is None or (isinstance(reply, Failed) and reply.code in NOT_REMEMBERED):
-                    await backplane.forget(key)
-                else:
-                    await self._remember(key, print_, reply)
-            done.set()
+                await backplane.forget(key)
+            raise
+        finally:
+            done = self.running.pop(key)
+            if done is not None:
+                done.set()
         return reply
 
     async def _remember(self, key: str, print_: str, reply: Reply | Failed) -> None:
@@ -156,9 +160,12 @@ class Workers:
 
     async def _until_done(self, key: str) -> None:
         """Until the first copy is done here, or a moment where it is handled on another node."""
-        here = self.running.get(key)
-        with anyio.move_on_after(WAIT if here else _POLL):
-            await (here.wait() if here else anyio.sleep_forever())
+        if key not in self.running:
+            await anyio.sleep(_POLL)
+            return
+        done = self.running[key] = self.running[key] or anyio.Event()
+        with anyio.move_on_after(WAIT):
+            await done.wait()
 
     async def _handle(
         self,

@@ -1,0 +1,177 @@
+"""What the application asks for: messages, joins, leaves and questions, and whom each reply is for.
+
+Messages of the application survive a break (`roomwire.client.outbox`). Those of the protocol do not: a room that
+is wanted is joined on the next link, by the cursor or anew, a room on its way out is simply not resumed,
+and a question fails with `NoReply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from roomwire.client.errors import NoReply, RequestFailed
+from roomwire.client.events import Item, Removed
+from roomwire.client.messages import Payload, check_room, control, fields_of, message, status_of
+from roomwire.client.outbox import Message, Outbox, size_of
+from roomwire.client.rooms import Room, Rooms, members_of
+from roomwire.client.ticket import Ticket
+from roomwire.core.errors import LocalError, RoomwireError
+
+__all__ = ["Requests"]
+
+_Acknowledged = Callable[[object], None]
+_Refused = Callable[[RequestFailed], None]
+
+
+class Requests:
+    """The requests of one client.
+
+    Args:
+        rooms: its rooms.
+        outbox: its messages.
+        emit: puts a message on the current link.
+
+    Attributes:
+        resuming: whether an attempt runs that may have told the server which rooms to resume.
+        is_ready: whether the current link takes requests.
+    """
+
+    __slots__ = ("_emit", "_last_id", "_outbox", "_questions", "_replies", "_rooms", "is_ready", "resuming")
+
+    def __init__(self, rooms: Rooms, outbox: Outbox, emit: Callable[[Payload], None]) -> None:
+        self._rooms = rooms
+        self._outbox = outbox
+        self._emit = emit
+        self._replies: dict[str, tuple[_Acknowledged, _Refused]] = {}
+        self._questions: dict[str, Ticket] = {}
+        self._last_id = 0
+        self.resuming = False
+        self.is_ready = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any reply is waited for."""
+        return bool(self._outbox or self._replies or self._questions)
+
+    # --- messages of the application
+
+    def send(self, now: float, event: str, data: object, room: str | None, ticket: Ticket) -> Message:
+        """Send a message, now or once there is a link.
+
+        Raises:
+            LocalError: it cannot be sent, or not yet (`QueueFull`).
+        """
+        id = self._next_id()
+        payload = message(event, data, id=id, room=room)
+        entry = Message(id, payload, size_of(payload), ticket)
+        self._outbox.put(entry)
+        if self.is_ready:
+            # At once, so that it stays ahead of whatever is asked next.
+            for released in self._outbox.release(now):
+                self._emit(released)
+        return entry
+
+    def forget(self, entry: Message) -> None:
+        """Nobody waits for its reply any more."""
+        self._outbox.discard(entry)
+
+    def notify(self, event: str, data: object, room: str | None) -> bool:
+        """Send a message that wants no reply; False where there is no link to send it on.
+
+        Raises:
+            LocalError: it cannot be sent.
+        """
+        payload = message(event, data, room=room)
+        self._outbox.check_size(size_of(payload))
+        if self.is_ready:
+            self._emit(payload)
+        return self.is_ready
+
+    # --- rooms
+
+    def join(self, name: str, ticket: Ticket, *, state: bool) -> Room:
+        """Be in a room from now on, over all breaks.
+
+        Raises:
+            LocalError: that is no room's name.
+        """
+        check_room(name)
+        room = self._rooms.get(name)
+        if room is not None and room.leaving:
+            if room.here or room.asked:
+                self._rooms.discard(room, "left")  # the leave is on its way, the join follows it
+                room = None
+            else:
+                room.stay()
+        if room is None:
+            room = self._rooms.add(name, wants_state=state)
+        if room.here:
+            ticket.succeed()
+            return room
+        room.joins.append(ticket)
+        if self.is_ready and not room.asked:
+            self._ask_to_join(room)
+        return room
+
+    def forget_join(self, room: Room, ticket: Ticket) -> None:
+        """Nobody waits for this join any more; where nobody else wanted the room, it is left."""
+        if ticket in room.joins:
+            room.joins.remove(ticket)
+            if not (room.joins or room.here or room.position):
+                self._rooms.discard(room, "left")
+                if room.asked:
+                    self._emit(control("room.leave", room=room.name))
+
+    def leave(self, name: str, ticket: Ticket) -> None:
+        """Be in a room no longer."""
+        room = self._rooms.get(name)
+        if room is None:
+            ticket.succeed()
+            return
+        room.leaves.append(ticket)
+        if self.is_ready:
+            if not room.leaving:
+                self._ask_to_leave(room)
+        elif self.resuming:
+            room.leaving = True  # the server may be joining it just now: `ready` leaves it
+        else:
+            self._rooms.discard(room, "left")
+
+    def members(self, name: str, ticket: Ticket) -> None:
+        """Who is in a room, over all nodes."""
+        if not self.is_ready:
+            ticket.fail(NoReply("there is no link to ask on"))
+            return
+        id = self._next_id()
+        self._questions[id] = ticket
+        self._emit(control("room.members", id=id, room=name))
+
+    def _ask_to_join(self, room: Room) -> None:
+        room.asked = True
+        state, since = room.wants_state, room.resumes_from
+        fields: dict[str, object] = {"state": True} if state else {"since": str(since)} if since else {}
+
+        def joined(data: object) -> None:
+            if self._rooms.get(room.name) is room and not room.here:
+                self._found(self._rooms.enter(room.name, status_of(data), state_follows=state))
+
+        def refused(error: RequestFailed) -> None:
+            if self._rooms.get(room.name) is room and not room.here:
+                self._not_joined(room, error)
+
+        self.ask("room.join", joined, refused, room=room.name, data=fields or None)
+
+    def _ask_to_leave(self, room: Room) -> None:
+        room.leaving = True
+
+        def left(_: object) -> None:
+            self._rooms.discard(room, "left")
+
+        def refused(error: RequestFailed) -> None:
+            room.leaving = False
+            for ticket in room.leaves:
+                ticket.fail(error)
+            room.leaves.clear()
+
+        self.ask("room.leave", left, refused, room=room.name)
