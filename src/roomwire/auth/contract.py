@@ -26,8 +26,9 @@ class Authenticator(Protocol):
         """Who it is.
 
         Raises:
-            HandshakeRefused: with status 401. The cause goes into `Refusal.cause` and never holds
-                a token or a part of one.
+            HandshakeRefused: with status 401, or 503 where it cannot be told now (the issuer's keys
+                cannot be fetched). The cause goes into `Refusal.cause` and never holds a token or a
+                part of one.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -34,6 +35,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     config: Path | None,
     env_file: Path | None,
@@ -56,7 +58,7 @@ def command(
     warn(loaded)
     if loaded.settings.server.host not in _LOOPBACK:
         raise ConfigError(
-            f'--host: `roomwire dev` hands out tokens, so it serves this machine only, not "{loaded.settings.server.host}":'
+            f"{loaded.where('server', 'host')}: `roomwire dev` hands out tokens, so it serves this machine only:"
             " use 127.0.0.1, or `roomwire run`"
         )
     export_env_file(loaded)
@@ -80,7 +82,7 @@ def _load(config: Path | None, env_file: Path | None, flags: Mapping[str, object
     if auth.type == "jwt" and not auth.options:
         options = {"algorithms": ["HS256"], "secret": secret}
         settings = loaded.settings.model_copy(update={"auth": auth.model_copy(update={"options": options})})
-        return Loaded(settings, loaded.source, loaded.warnings, loaded.origins, loaded.env_file)
+        return replace(loaded, settings=settings)
     return loaded
 
 

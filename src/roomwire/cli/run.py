@@ -24,6 +24,7 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     config: Path | None,
     env_file: Path | None,

@@ -67,7 +67,16 @@ class Outbox:
         window: seconds after its first sending in which a message may be sent again.
     """
 
-    __slots__ = ("_backlog", "_bytes", "_max_bytes", "_max_messages", "_messages", "_next_slice", "max_message_size", "window")
+    __slots__ = (
+        "_backlog",
+        "_bytes",
+        "_max_bytes",
+        "_max_messages",
+        "_messages",
+        "_next_slice",
+        "max_message_size",
+        "window",
+    )
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
@@ -88,13 +97,21 @@ class Outbox:
         Raises:
             MessageTooLarge, QueueFull: it was not taken in.
         """
-        if message.size > self.max_message_size:
-            raise MessageTooLarge(f"a message of {message.size} bytes; the server takes {self.max_message_size}")
+        self.check_size(message.size)
         if len(self._messages) >= self._max_messages or self._bytes + message.size > self._max_bytes:
             count, size = len(self._messages), self._bytes
             raise QueueFull(f"{count} messages of {size} bytes wait for their replies")
         self._messages[message.id] = self._backlog[message.id] = message
         self._bytes += message.size
+
+    def check_size(self, size: int) -> None:
+        """Refuse what the server would close the connection for.
+
+        Raises:
+            MessageTooLarge: `size`, in bytes, is beyond what it takes.
+        """
+        if size > self.max_message_size:
+            raise MessageTooLarge(f"a message of {size} bytes; the server takes {self.max_message_size}")
 
     def welcome(self, max_message_size: int, idempotency_window: float) -> None:
         """The server said its limits; what is too large for it fails."""

@@ -8,7 +8,6 @@ and a question fails with `NoReply`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from roomwire.client.errors import NoReply, RequestFailed
 from roomwire.client.events import Item, Removed
@@ -16,7 +15,7 @@ from roomwire.client.messages import Payload, check_room, control, fields_of, me
 from roomwire.client.outbox import Message, Outbox, size_of
 from roomwire.client.rooms import Room, Rooms, members_of
 from roomwire.client.ticket import Ticket
-from roomwire.core.errors import LocalError, RoomwireError
+from roomwire.core.errors import RoomwireError
 
 __all__ = ["Requests"]
 
@@ -31,18 +30,22 @@ class Requests:
         rooms: its rooms.
         outbox: its messages.
         emit: puts a message on the current link.
+        hand: hands the application something.
 
     Attributes:
         resuming: whether an attempt runs that may have told the server which rooms to resume.
         is_ready: whether the current link takes requests.
     """
 
-    __slots__ = ("_emit", "_last_id", "_outbox", "_questions", "_replies", "_rooms", "is_ready", "resuming")
+    __slots__ = ("_emit", "_hand", "_last_id", "_outbox", "_questions", "_replies", "_rooms", "is_ready", "resuming")
 
-    def __init__(self, rooms: Rooms, outbox: Outbox, emit: Callable[[Payload], None]) -> None:
+    def __init__(
+        self, rooms: Rooms, outbox: Outbox, emit: Callable[[Payload], None], hand: Callable[[Item], None]
+    ) -> None:
         self._rooms = rooms
         self._outbox = outbox
         self._emit = emit
+        self._hand = hand
         self._replies: dict[str, tuple[_Acknowledged, _Refused]] = {}
         self._questions: dict[str, Ticket] = {}
         self._last_id = 0
@@ -154,7 +157,8 @@ class Requests:
 
         def joined(data: object) -> None:
             if self._rooms.get(room.name) is room and not room.here:
-                self._found(self._rooms.enter(room.name, status_of(data), state_follows=state))
+                for item in self._rooms.enter(room.name, status_of(data), state_follows=state):
+                    self._hand(item)
 
         def refused(error: RequestFailed) -> None:
             if self._rooms.get(room.name) is room and not room.here:
@@ -175,3 +179,90 @@ class Requests:
             room.leaves.clear()
 
         self.ask("room.leave", left, refused, room=room.name)
+
+    # --- replies
+
+    def ask(
+        self,
+        event: str,
+        acknowledged: _Acknowledged,
+        refused: _Refused,
+        *,
+        room: str | None = None,
+        data: object = None,
+    ) -> None:
+        """Send a request of the protocol's own; its reply is taken on this link or never."""
+        id = self._next_id()
+        self._replies[id] = acknowledged, refused
+        self._emit(control(event, id=id, room=room, data=data))
+
+    def acknowledged(self, id: str | None, data: object) -> None:
+        """An ``ack`` came; one that nobody waits for is passed over."""
+        if id is None or self._outbox.acknowledge(id, data):
+            return
+        if (reply := self._replies.pop(id, None)) is not None:
+            reply[0](data)
+        elif (ticket := self._questions.pop(id, None)) is not None:
+            ticket.succeed(members_of(fields_of(data)))
+
+    def refused(self, id: str, error: RequestFailed) -> None:
+        """An ``error`` came that bears an id."""
+        if self._outbox.refuse(id, error):
+            return
+        if (reply := self._replies.pop(id, None)) is not None:
+            reply[1](error)
+        elif (ticket := self._questions.pop(id, None)) is not None:
+            ticket.fail(error)
+
+    # --- the link
+
+    def ready(self) -> None:
+        """Rooms are resumed: those that were not are joined anew, those not wanted any more are left."""
+        self.is_ready, self.resuming = True, False
+        for room in self._rooms:
+            if room.leaving and not room.here:
+                self._rooms.discard(room, "left")
+            elif room.leaving:
+                self._ask_to_leave(room)
+            elif not room.here:
+                self._ask_to_join(room)
+
+    def broke(self) -> None:
+        """The link is gone."""
+        self.is_ready = self.resuming = False
+        self._rooms.broke()
+        self._outbox.broke()
+        self._replies.clear()
+        self._fail_questions(lambda: NoReply("the link broke before the reply came"))
+
+    def give_up(self, error: Callable[[], RoomwireError], why: str) -> None:
+        """No reply will be read: who waits for one is told so.
+
+        Args:
+            error: makes the error of what can safely be asked again.
+            why: for messages that were sent, whose outcome is unknown.
+        """
+        self._outbox.fail_all(error, why)
+        self._fail_questions(error)
+        for room in self._rooms:
+            for ticket in (*room.joins, *room.leaves):
+                ticket.fail(error())
+            room.joins.clear()
+            room.leaves.clear()
+
+    def _fail_questions(self, error: Callable[[], RoomwireError]) -> None:
+        for ticket in self._questions.values():
+            ticket.fail(error())
+        self._questions.clear()
+
+    def _not_joined(self, room: Room, error: RequestFailed) -> None:
+        if room.position is not None or not room.joins:
+            self._hand(Removed(room.name, error.code))
+        for ticket in room.joins:
+            ticket.fail(error)
+        self._rooms.discard(room, error.code)
+
+    def _next_id(self) -> str:
+        # The scope of an id is this client's own, whose name is random: counting is enough.
+        self._last_id += 1
+        return str(self._last_id)

@@ -110,6 +110,13 @@ class Room:
         self.resetting = self.wants_state = False
         self._stand_at(position)
 
+    def stay(self) -> None:
+        """It is not left after all."""
+        self.leaving = False
+        for ticket in self.leaves:
+            ticket.succeed()
+        self.leaves.clear()
+
     def broke(self) -> None:
         """The link is gone. Members stay as they were last known, until the server lists them anew."""
         if self.resetting:

@@ -131,7 +131,7 @@ class Session:
         self.user = ""
         self.rooms = Rooms()
         self.farewell: tuple[int, str] | None = None
-        self.requests = Requests(self.rooms, self._outbox, self._outgoing.append)
+        self.requests = Requests(self.rooms, self._outbox, self._outgoing.append, self._items.append)
 
     # --- what the caller asks
 
@@ -164,7 +164,8 @@ class Session:
 
     def take_items(self) -> list[Item]:
         """What the application is to be handed, since the last call."""
-        items, self._items = self._items, []
+        items = self._items.copy()
+        self._items.clear()
         return items
 
     def take_outgoing(self, now: float) -> list[Payload]:
@@ -198,6 +199,7 @@ class Session:
         target += ("&" if "?" in target else "?") + query
         cursor = self.rooms.cursor()
         self._cursor_sent, self._later = bool(cursor), False
+        self.requests.resuming = True
         if not cursor:
             return target
         whole = f"{target}&last_event_id={quote(format_cursor(cursor), safe='')}"
@@ -238,13 +240,15 @@ class Session:
 
     def receive(self, now: float, payload: Payload) -> None:
         """A message came."""
+        if not self.linked:
+            return  # it was given up, by an earlier message of the same bytes
         self._heard_at = now
         try:
             message = read(payload)
             if self.phase is Phase.OPENING:
                 self._welcome(now, message)
             else:
-                self._take(now, message)
+                self._take(message)
         except ProtocolViolation as violation:
             code, reason = violation.code, violation.reason
             self.farewell = (code, reason)
@@ -290,14 +294,12 @@ class Session:
             return
         self.phase, self._error = Phase.ENDED, error
         self._outgoing.clear()
-        self._outbox.fail_all(error, "the connection ended before the reply came")
-        self.requests.end(error)
+        self.requests.give_up(error, "the connection ended before the reply came")
 
     def give_up_waiting(self) -> None:
         """Replies cannot be read, since too many events wait unread: who waits for one is told so."""
         why = "the reply cannot be read: too many events wait for the application to read them"
-        self._outbox.fail_all(lambda: NoReply(why), why)
-        self.requests.give_up(why)
+        self.requests.give_up(lambda: NoReply(why), why)
 
     def _judge_health(self, until: float) -> None:
         if self._welcomed_at is not None and until - self._welcomed_at >= HEALTHY_AFTER:
@@ -307,8 +309,6 @@ class Session:
         self.phase = Phase.WAITING
         self.retry_at = now + wait
         self._outgoing.clear()
-        self.rooms.broke()
-        self._outbox.broke()
         self.requests.broke()
         if self._options.link_events:
             self._items.append(Disconnected(code, reason, wait))
@@ -337,7 +337,7 @@ class Session:
             self._ready(connected, statuses_of(fields_of(data).get("rooms")))
 
         def refused(error: RequestFailed) -> None:
-            self._resume_refused(now, error)
+            self._resume_refused(self._heard_at, error)
 
         self.requests.ask("session.resume", resumed, refused, data={"rooms": positions})
 
@@ -351,7 +351,7 @@ class Session:
             state = state_follows and status.recovered is None
             self._items += self.rooms.enter(room, status, state_follows=state)
         self._wants_state = False
-        self.requests.ready(self._items)
+        self.requests.ready()
 
     def _resume_refused(self, now: float, error: RequestFailed) -> None:
         """A reply to ``session.resume`` is what a status is to a handshake."""
@@ -362,7 +362,7 @@ class Session:
         else:
             self._break(now, CloseCode.ABNORMAL, f"not resumed: {error.code}", wait)
 
-    def _take(self, now: float, message: Incoming) -> None:
+    def _take(self, message: Incoming) -> None:
         event = message.event
         if event == "ack":
             self.requests.acknowledged(message.id, message.data)

@@ -10,8 +10,12 @@
     ├── RemoteError                 the peer misbehaved; says what to answer
     │   ├── ProtocolViolation       close the WebSocket, with ``code``
     │   ├── HandshakeRefused        answer the request with an HTTP response, its ``refusal``
+    │   ├── (auth) TokenError       no credential, or one that does not verify
     │   ├── InvalidMessage          answer the message with an ``error`` event of code ``invalid``
-    │   └── InvalidCursor           a position or a resume cursor is malformed
+    │   ├── InvalidCursor           a position or a resume cursor is malformed
+    │   ├── (publication) InvalidBody          a body from the backplane cannot be read
+    │   ├── (handshake) HandshakeRejected      as a client: the server answered with another status
+    │   └── (handshake) InvalidHandshake       as a client: the server's 101 is not correct
     ├── EventError                  a handler's own answer: an ``error`` event with ``code``
     └── Unavailable                 the backplane could not do it within its time
 

@@ -130,9 +130,13 @@ class Link(Protocol):
         """Begin the closing handshake; after its deadline the link is aborted."""
         ...
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Read no more for now: the peer's sends come to a halt."""
+        ...
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        """Read on."""
+        ...
 
 
 class Receiver(Protocol):
@@ -192,13 +196,19 @@ class Host(Protocol):
     """What the node offers to its transport."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """The node's limits."""
+        ...
 
     @property
-    def runtime(self) -> Runtime: ...
+    def runtime(self) -> Runtime:
+        """The loop that the node runs on."""
+        ...
 
     @property
-    def wheel(self) -> TimerWheel: ...
+    def wheel(self) -> TimerWheel:
+        """Where links note their deadlines."""
+        ...
 
     @property
     def subprotocols(self) -> Sequence[str]:
@@ -242,7 +252,9 @@ class Transport(Protocol):
     """Constructed as ``Adapter(options)``, with `ListenOptions`."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What this transport can do."""
+        ...
 
     async def serve(self, host: Host, *, ready: Callable[[Sequence[str]], None]) -> None:
         """Listen and serve until cancelled, or until `aclose`; `ready` gets the addresses bound."""

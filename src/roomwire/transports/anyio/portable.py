@@ -30,8 +30,8 @@ class _StreamCarrier(Carrier):
     __slots__ = ("_aborted", "_can_read", "_eof_due", "_pending", "_scope", "_stream", "_wake")
 
     def __init__(self, owner: AnyioTransport, stream: anyio.abc.ByteStream, scope: anyio.CancelScope) -> None:
-        sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-        name = stream.extra(anyio.abc.SocketAttribute.remote_address, None)
+        sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610  anyio's typed attributes
+        name = stream.extra(anyio.abc.SocketAttribute.remote_address, None)  # noqa: S610
         super().__init__(owner, *peer_of(name if sock.family != socket.AF_UNIX else None))
         self._stream = stream
         self._scope = scope

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 
 from roomwire.core.errors import Refusal
 from roomwire.transports.anyio.callback import serve_callbacks
@@ -105,7 +106,7 @@ class AnyioTransport:
         for _ in range(100):
             if not self.carriers:
                 return
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     # --- for the carriers
 
