@@ -70,7 +70,7 @@ lint: setup
 	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@echo "mypy" && $(BIN)/mypy
 	@echo "pyright" && PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" \
-		$(BIN)/pyright --verifytypes roomwire --ignoreexternal
+		$(BIN)/python scripts/verify_types.py roomwire
 
 test: lint
 	@scripts/pytest.sh $(BIN)

@@ -110,12 +110,13 @@ def _of_limits(loaded: Loaded) -> Iterator[Advice]:
     for name, (most, text) in _HUGE.items():
         value = getattr(limits, name)
         if value > most:
-            yield Advice(f"limits.{name}", f"{value:g} is a lot: {text}", f"[limits] {name} = {most}, or less")
+            yield Advice(f"limits.{name}", f"{value} is a lot: {text}", f"[limits] {name} = {most}, or less")
 
 
 def _of_secrets(loaded: Loaded) -> Iterator[Advice]:
+    file = loaded.source.name if loaded.source is not None else None
     for path, origin in loaded.origins.items():
-        if is_secret_name(path) and not origin.reference and origin.source.endswith(".toml"):
+        if is_secret_name(path) and not origin.reference and origin.source == file:
             name = f"ROOMWIRE_{path[0]}_{path[-1]}".upper()
             yield Advice(
                 format_key(path),

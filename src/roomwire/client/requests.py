@@ -13,7 +13,7 @@ from roomwire.client.errors import NoReply, RequestFailed
 from roomwire.client.events import Item, Removed
 from roomwire.client.messages import Payload, check_room, control, fields_of, message, status_of
 from roomwire.client.outbox import Message, Outbox, size_of
-from roomwire.client.rooms import Room, Rooms, members_of
+from roomwire.client.rooms import Membership, Rooms, members_of
 from roomwire.client.ticket import Ticket
 from roomwire.core.errors import RoomwireError
 
@@ -65,9 +65,9 @@ class Requests:
         Raises:
             LocalError: it cannot be sent, or not yet (`QueueFull`).
         """
-        id = self._next_id()
-        payload = message(event, data, id=id, room=room)
-        entry = Message(id, payload, size_of(payload), ticket)
+        ref = self._next_id()
+        payload = message(event, data, id=ref, room=room)
+        entry = Message(ref, payload, size_of(payload), ticket)
         self._outbox.put(entry)
         if self.is_ready:
             # At once, so that it stays ahead of whatever is asked next.
@@ -93,7 +93,7 @@ class Requests:
 
     # --- rooms
 
-    def join(self, name: str, ticket: Ticket, *, state: bool) -> Room:
+    def join(self, name: str, ticket: Ticket, *, state: bool) -> Membership:
         """Be in a room from now on, over all breaks.
 
         Raises:
@@ -117,7 +117,7 @@ class Requests:
             self._ask_to_join(room)
         return room
 
-    def forget_join(self, room: Room, ticket: Ticket) -> None:
+    def forget_join(self, room: Membership, ticket: Ticket) -> None:
         """Nobody waits for this join any more; where nobody else wanted the room, it is left."""
         if ticket in room.joins:
             room.joins.remove(ticket)
@@ -146,11 +146,11 @@ class Requests:
         if not self.is_ready:
             ticket.fail(NoReply("there is no link to ask on"))
             return
-        id = self._next_id()
-        self._questions[id] = ticket
-        self._emit(control("room.members", id=id, room=name))
+        ref = self._next_id()
+        self._questions[ref] = ticket
+        self._emit(control("room.members", id=ref, room=name))
 
-    def _ask_to_join(self, room: Room) -> None:
+    def _ask_to_join(self, room: Membership) -> None:
         room.asked = True
         state, since = room.wants_state, room.resumes_from
         fields: dict[str, object] = {"state": True} if state else {"since": str(since)} if since else {}
@@ -166,7 +166,7 @@ class Requests:
 
         self.ask("room.join", joined, refused, room=room.name, data=fields or None)
 
-    def _ask_to_leave(self, room: Room) -> None:
+    def _ask_to_leave(self, room: Membership) -> None:
         room.leaving = True
 
         def left(_: object) -> None:
@@ -192,9 +192,9 @@ class Requests:
         data: object = None,
     ) -> None:
         """Send a request of the protocol's own; its reply is taken on this link or never."""
-        id = self._next_id()
-        self._replies[id] = acknowledged, refused
-        self._emit(control(event, id=id, room=room, data=data))
+        ref = self._next_id()
+        self._replies[ref] = acknowledged, refused
+        self._emit(control(event, id=ref, room=room, data=data))
 
     def acknowledged(self, id: str | None, data: object) -> None:
         """An ``ack`` came; one that nobody waits for is passed over."""
@@ -255,7 +255,7 @@ class Requests:
             ticket.fail(error())
         self._questions.clear()
 
-    def _not_joined(self, room: Room, error: RequestFailed) -> None:
+    def _not_joined(self, room: Membership, error: RequestFailed) -> None:
         if room.position is not None or not room.joins:
             self._hand(Removed(room.name, error.code))
         for ticket in room.joins:

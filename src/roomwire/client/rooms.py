@@ -1,7 +1,7 @@
 """The rooms of one client: where it stands in each, what it may resume from, and who is there.
 
-A room has two positions. `Room.position` is the last event that was taken in, and what comes again is
-dropped by it. `Room.proven` is what the application's knowledge is complete up to, and the cursor is made of
+A room has two positions. `Membership.position` is the last event that was taken in, and what comes again is
+dropped by it. `Membership.proven` is what the application's knowledge is complete up to, and the cursor is made of
 it. They differ from the moment at which the server says that a replay cannot be proven until the
 ``room.state`` is there: were the link to break just then, resuming from the new position would succeed, and the
 state would never be told.
@@ -18,13 +18,13 @@ from roomwire.client.messages import Incoming, Status, bad_message, fields_of, p
 from roomwire.client.ticket import Ticket
 from roomwire.core.positions import Position
 
-__all__ = ["NOT_JOINED", "Room", "Rooms", "members_of"]
+__all__ = ["NOT_JOINED", "Membership", "Rooms", "members_of"]
 
 NOT_JOINED = frozenset({"forbidden", "too_many_rooms"})
 """Reasons for which a room is not joined at all."""
 
 
-class Room:
+class Membership:
     """One room that this client is in, or wants to be in.
 
     Attributes:
@@ -137,23 +137,23 @@ class Rooms:
     __slots__ = ("_rooms",)
 
     def __init__(self) -> None:
-        self._rooms: dict[str, Room] = {}
+        self._rooms: dict[str, Membership] = {}
 
-    def __iter__(self) -> Iterator[Room]:
+    def __iter__(self) -> Iterator[Membership]:
         return iter(list(self._rooms.values()))
 
-    def get(self, name: str | None) -> Room | None:
+    def get(self, name: str | None) -> Membership | None:
         """A room by its name."""
         return None if name is None else self._rooms.get(name)
 
-    def add(self, name: str, *, wants_state: bool = False) -> Room:
+    def add(self, name: str, *, wants_state: bool = False) -> Membership:
         """Begin to keep a room; the one that is kept already where there is one."""
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, wants_state=wants_state)
+            room = self._rooms[name] = Membership(name, wants_state=wants_state)
         return room
 
-    def discard(self, room: Room, reason: str) -> None:
+    def discard(self, room: Membership, reason: str) -> None:
         """Forget a room; who waits to be in it is told the reason, who waits to be out of it is."""
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
@@ -213,7 +213,7 @@ class Rooms:
             yield Joined(name)
         yield from room.enter(status, state_follows=state_follows)
 
-    def _receive_in(self, room: Room, message: Incoming, fields: Mapping[str, Any]) -> Iterator[Item]:
+    def _receive_in(self, room: Membership, message: Incoming, fields: Mapping[str, Any]) -> Iterator[Item]:
         match message.event:
             case "room.state":
                 position = position_of(message.id)

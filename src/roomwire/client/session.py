@@ -42,7 +42,7 @@ from roomwire.client.requests import Requests
 from roomwire.client.retry import HEALTHY_AFTER, Retry
 from roomwire.client.rooms import Rooms
 from roomwire.core.closing import CloseCode, Closing, reconnects
-from roomwire.core.errors import ConnectionClosed, ProtocolViolation
+from roomwire.core.errors import ConnectionClosed, ProtocolViolation, RoomwireError
 from roomwire.core.handshake import HandshakeRejected
 from roomwire.core.positions import format_cursor
 
@@ -74,8 +74,6 @@ class Options:
     """The same in bytes."""
     max_incoming_size: int = 4_194_304
     """One message of the server; a larger one ends the connection with 1009."""
-    link_events: bool = False
-    """Whether `Connected` and `Disconnected` are handed over too."""
 
 
 class Phase(Enum):
@@ -120,7 +118,7 @@ class Session:
         self._items: list[Item] = []
         self._outgoing: list[Payload] = []
         self._outbox = Outbox(self._options.max_unanswered_messages, self._options.max_unanswered_bytes)
-        self._error: Callable[[], ConnectionClosed] = lambda: ConnectionClosed(CloseCode.NORMAL)
+        self._error: Callable[[], RoomwireError] = lambda: ConnectionClosed(CloseCode.NORMAL)
         self._interval = 30.0
         self._later = self._state_asked = self._cursor_sent = self._paused = False
         self._open_by = self._heard_at = self._beat_at = math.inf
@@ -158,7 +156,7 @@ class Session:
         slices = self._outbox.slice_due if self.phase is Phase.READY else math.inf
         return min(signs, slices, self._outbox.expires_at)
 
-    def error(self) -> ConnectionClosed:
+    def error(self) -> RoomwireError:
         """Why it has ended, as a new exception."""
         return self._error()
 
@@ -288,7 +286,7 @@ class Session:
                 self._judge_health(self._heard_at)
                 self._break(now, CloseCode.ABNORMAL, "the server is silent", self._retry.after_failure())
 
-    def end(self, error: Callable[[], ConnectionClosed]) -> None:
+    def end(self, error: Callable[[], RoomwireError]) -> None:
         """There will be no further link, and `error` makes the exception that says why."""
         if self.phase is Phase.ENDED:
             return
@@ -310,8 +308,7 @@ class Session:
         self.retry_at = now + wait
         self._outgoing.clear()
         self.requests.broke()
-        if self._options.link_events:
-            self._items.append(Disconnected(code, reason, wait))
+        self._items.append(Disconnected(code, reason, wait))
 
     # --- messages
 
@@ -344,8 +341,7 @@ class Session:
     def _ready(self, connected: Connected, statuses: Mapping[str, Status]) -> None:
         self.phase = Phase.READY
         self._retry.succeeded()
-        if self._options.link_events:
-            self._items.append(connected)
+        self._items.append(connected)
         state_follows = self._state_asked and not self._later
         for room, status in statuses.items():
             state = state_follows and status.recovered is None
