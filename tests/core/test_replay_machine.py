@@ -178,7 +178,7 @@ class Node:
             if member.live:
                 member.live = False
                 member.replay = Replay.resetting(room.tail, member.budget)
-                self.world.tasks.append(self.give_state(member, room, reason))
+                self.world.tasks.append(self.give_state(member, room, member.session, reason))
         self.pass_on(room, entries)
 
     def enter(self, member: Member, *, keeps_position: bool) -> None:
@@ -188,10 +188,10 @@ class Node:
             room = self.rooms[member.room] = Room(member.room)
         room.members.add(member)
         member.node = self
-        self.world.tasks.append(self.join(member, room, keeps_position=keeps_position))
+        position = member.position if keeps_position else None
+        self.world.tasks.append(self.join(member, room, member.session, position))
 
-    def subscribe(self, member: Member, room: Room) -> Task:
-        session = member.session
+    def subscribe(self, member: Member, room: Room, session: int) -> Task:
         yield
         if member.session != session:
             return
@@ -208,13 +208,12 @@ class Node:
             self.pass_on(room, entries)
             self.heal(room)
 
-    def join(self, member: Member, room: Room, *, keeps_position: bool) -> Task:
-        session = member.session
-        if room.tail.need is Need.START:
-            yield from self.subscribe(member, room)
+    def join(self, member: Member, room: Room, session: int, position: Position | None) -> Task:
+        if member.session == session and room.tail.need is Need.START:
+            yield from self.subscribe(member, room, session)
         if member.session != session:
             return
-        replay = member.replay = Replay(room.tail, member.position if keeps_position else None, member.budget)
+        replay = member.replay = Replay(room.tail, position, member.budget)
         while not isinstance(step := replay.step(), Finished):
             try:
                 if isinstance(step, RecoverTail):
@@ -259,7 +258,7 @@ class Node:
         else:
             assert outcome.reason is not None
             member.told(outcome.reason, outcome.position, room.head)
-            self.world.tasks.append(self.give_state(member, room, outcome.reason))
+            self.world.tasks.append(self.give_state(member, room, member.session, outcome.reason))
 
     def go_live(self, member: Member, room: Room) -> None:
         member.check(room.head)
@@ -269,9 +268,10 @@ class Node:
         member.replay = None
         member.live = True
 
-    def give_state(self, member: Member, room: Room, reason: str) -> Task:
-        session, replay = member.session, member.replay
-        assert replay is not None
+    def give_state(self, member: Member, room: Room, session: int, reason: str) -> Task:
+        replay = member.replay
+        if member.session != session or replay is None:
+            return
         while True:
             while room.tail.need in (Need.START, Need.RESET):
                 self.heal(room)

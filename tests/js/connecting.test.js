@@ -102,7 +102,8 @@ test("back-off doubles from 1 s to 30 s with full jitter", async () => {
     world.socket.drop();
     await world.advance(client.heard("session.statechange").at(-1).delay);
   }
-  const delays = client.heard("session.statechange").filter(({ state }) => state === "waiting").map(({ delay }) => delay);
+  const waits = client.heard("session.statechange").filter(({ state }) => state === "waiting");
+  const delays = waits.map(({ delay }) => delay);
   assert.deepEqual(delays, [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
   world.chance = 0;
   world.socket.drop();
@@ -151,7 +152,8 @@ for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000, 4001, 4003, 
 test("retry_after of session.closing is waited for", async () => {
   const world = new World();
   const client = await world.open();
-  world.socket.say({ event: "session.closing", data: { code: 1012, reason: "restart", reconnect: true, retry_after: 7.5 } });
+  const data = { code: 1012, reason: "restart", reconnect: true, retry_after: 7.5 };
+  world.socket.say({ event: "session.closing", data });
   world.socket.drop(1012);
   assert.equal(client.heard("session.statechange").at(-1).delay, 7_500);
   client.retryNow();

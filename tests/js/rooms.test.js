@@ -5,7 +5,9 @@ import { test } from "node:test";
 
 import { SECOND, World, codeOf, stateOf } from "./world.js";
 
-const inRoom = { rooms: { r: { position: "e:5", recovered: null } } };
+const entered = (position) => ({ position, recovered: null });
+const allOf = (names, value) => Object.fromEntries(names.map((name) => [name, value]));
+const inRoom = { rooms: { r: entered("e:5") } };
 
 // --- entering and leaving
 
@@ -46,27 +48,24 @@ test("callers of one join share it; a wish for the state is added to it", async 
   const both = [client.room("r").join(), client.room("r").join({ state: true })];
   world.socket.ack(world.socket.one("room.join").id, { position: "e:5", recovered: null });
   await Promise.all(both);
-  const [, second] = world.socket.got("room.join");
-  assert.deepEqual(second.data, { state: true });
+  assert.deepEqual(world.socket.sent.map(({ event, data }) => [event, data]), [
+    ["room.join", {}],
+    ["room.leave", undefined],
+    ["room.join", { state: true }],
+  ]);
 });
 
-test("join({ state: true }) in a room asks for its state", async () => {
+test("join({ state: true }) in a room enters it anew, for only then the state comes", async () => {
   const world = new World();
   const client = await world.open(inRoom);
   const joined = client.room("r").join({ state: true });
+  assert.deepEqual(world.socket.sent.map(({ event }) => event), ["room.leave", "room.join"]);
   const { id, data } = world.socket.one("room.join");
   assert.deepEqual(data, { state: true });
-  assert.equal(client.room("r").joined, true);
+  world.socket.event("r", "e:6").ack(world.socket.one("room.leave").id);
+  assert.deepEqual(client.heard("message.new"), [], "it is in the state");
   world.socket.ack(id, { position: "e:6", recovered: null });
   assert.equal((await joined).position, "e:6");
-});
-
-test("a state that is refused leaves the client in the room", async () => {
-  const world = new World();
-  const client = await world.open(inRoom);
-  const joined = client.room("r").join({ state: true });
-  world.socket.error(world.socket.one("room.join").id, "forbidden");
-  assert.equal(await codeOf(joined), "forbidden");
   assert.equal(client.room("r").joined, true);
 });
 
@@ -129,6 +128,7 @@ test("a wish for the state that was too late for the handshake is sent after the
   client.room("r").join({ state: true });
   assert.equal(world.socket.query.state, undefined);
   world.socket.welcome(inRoom);
+  assert.deepEqual(world.socket.sent.map(({ event }) => event), ["room.leave", "room.join"]);
   assert.deepEqual(world.socket.one("room.join").data, { state: true });
 });
 
@@ -284,7 +284,8 @@ test("ephemeral events and events of no room are handed over and move nothing", 
   const client = await world.open(inRoom);
   world.socket.say({ event: "typing", room: "r", data: { from: "bob" } }).say({ event: "tick", data: 1 });
   world.socket.say({ event: "direct", room: "other", data: 2 });
-  assert.deepEqual(client.log.slice(-3), [["typing", "r", { from: "bob" }], ["tick", undefined, 1], ["direct", "other", 2]]);
+  const heard = [["typing", "r", { from: "bob" }], ["tick", undefined, 1], ["direct", "other", 2]];
+  assert.deepEqual(client.log.slice(-3), heard);
   assert.equal(client.room("r").position, "e:5");
 });
 
@@ -320,7 +321,7 @@ test("presence is kept as a map", async () => {
 
 test("a reconnect carries a cursor of all rooms, encoded twice", async () => {
   const world = new World();
-  await world.open({ rooms: { "chat:a,b@ü": { position: "e:5", recovered: null }, q: { position: "f:1", recovered: null } } });
+  await world.open({ rooms: { "chat:a,b@ü": entered("e:5"), q: entered("f:1") } });
   world.socket.event("q", "f:2");
   await world.reconnect();
   assert.equal(world.socket.query.last_event_id, "chat%3Aa%2Cb%40%C3%BC@e:5,q@f:2");
@@ -467,7 +468,7 @@ test("a room that the welcome passes over is joined since its position", async (
 test("a cursor too long for the request line is sent by session.resume", async () => {
   const world = new World();
   const names = Array.from({ length: 60 }, (_, n) => `${"ü".repeat(30)}${n}`);
-  const rooms = Object.fromEntries(names.map((name) => [name, { position: "e:1", recovered: null }]));
+  const rooms = allOf(names, entered("e:1"));
   const client = await world.open({ rooms });
   await world.reconnect();
   assert.equal(world.socket.query.last_event_id, "later");
@@ -476,13 +477,27 @@ test("a cursor too long for the request line is sent by session.resume", async (
   assert.equal(client.state, "connecting", "not before the resume");
   const { id, data, event } = world.socket.sent[0];
   assert.equal(event, "session.resume");
-  assert.deepEqual(data, { rooms: Object.fromEntries(names.map((name) => [name, "e:1"])) });
+  assert.deepEqual(data, { rooms: allOf(names, "e:1") });
   assert.equal(world.socket.sent.length, 1);
-  world.socket.ack(id, { rooms: Object.fromEntries(names.map((name) => [name, { position: "e:1", recovered: true }])) });
+  world.socket.ack(id, { rooms: allOf(names, { position: "e:1", recovered: true }) });
   assert.equal(client.state, "open");
   assert.equal(client.heard("room.recovered").length, 60);
   world.socket.ack(world.socket.one("message.send").id, 2);
   assert.equal(await waiting, 2);
+});
+
+test("with such a cursor no state can be asked for, so who needs one enters anew", async () => {
+  const world = new World();
+  const names = Array.from({ length: 100 }, (_, n) => `${"x".repeat(100)}${n}`);
+  const rooms = allOf(names, entered("e:1"));
+  await world.open({ rooms: { ...rooms, auto: { recovered: null } } }, { state: false });
+  await world.reconnect();
+  assert.equal(world.socket.query.last_event_id, "later");
+  assert.equal(world.socket.query.state, undefined);
+  world.socket.welcome();
+  world.socket.ack(world.socket.one("session.resume").id, { rooms: { auto: { position: "e:1", recovered: null } } });
+  assert.equal(world.socket.one("room.leave").room, "auto");
+  assert.deepEqual(world.socket.got("room.join").find(({ room }) => room === "auto").data, { state: true });
 });
 
 test("the request line stays within 6 KiB, and up to there it carries the cursor", async () => {
@@ -492,7 +507,7 @@ test("the request line stays within 6 KiB, and up to there it carries the cursor
   for (const length of [64, 65, 66, 67, 68]) {
     const world = new World();
     const names = [...Array.from({ length: 53 }, (_, n) => `${name}${n + 10}`), "y".repeat(length)];
-    await world.open({ rooms: Object.fromEntries(names.map((each) => [each, { position: "e:1", recovered: null }])) });
+    await world.open({ rooms: allOf(names, entered("e:1")) });
     await world.reconnect();
     const { url, query } = world.socket;
     const whole = new URL(url);
@@ -506,7 +521,7 @@ test("the request line stays within 6 KiB, and up to there it carries the cursor
 test("a resume that fails is tried again; a cursor that is invalid is given up", async () => {
   const world = new World();
   const names = Array.from({ length: 100 }, (_, n) => `${"x".repeat(100)}${n}`);
-  const rooms = Object.fromEntries(names.map((name) => [name, { position: "e:1", recovered: null }]));
+  const rooms = allOf(names, entered("e:1"));
   const client = await world.open({ rooms });
   await world.reconnect();
   world.socket.welcome().error(world.socket.one("session.resume").id, "unavailable");
@@ -523,7 +538,7 @@ test("a resume that fails is tried again; a cursor that is invalid is given up",
 test("a resume that the link's end cut off is made anew", async () => {
   const world = new World();
   const names = Array.from({ length: 100 }, (_, n) => `${"x".repeat(100)}${n}`);
-  const client = await world.open({ rooms: Object.fromEntries(names.map((name) => [name, { position: "e:1", recovered: null }])) });
+  const client = await world.open({ rooms: allOf(names, entered("e:1")) });
   await world.reconnect();
   world.socket.welcome();
   await world.reconnect();

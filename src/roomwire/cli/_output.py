@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import click
 
-__all__ = ["print_json", "print_table"]
+__all__ = ["print_json", "print_table", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def print_json(value: object) -> None:
@@ -23,3 +26,8 @@ def print_table(rows: Sequence[Sequence[str]], heading: Sequence[str]) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         line = "  ".join(cells).rstrip()
         click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def printable(text: str) -> str:
+    """Text of somebody else's, without what a terminal would obey."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

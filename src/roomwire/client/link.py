@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import ByteStream
@@ -15,7 +16,7 @@ from roomwire.core.errors import ProtocolViolation
 from roomwire.core.handshake import Accepted, ClientHandshake, InvalidHandshake
 from roomwire.core.websocket import Received, Role, WebSocket
 
-__all__ = ["SUBPROTOCOL", "Link", "open_link"]
+__all__ = ["SUBPROTOCOL", "Dialer", "Link"]
 
 SUBPROTOCOL = "roomwire.v1"
 _READ = 65_536
@@ -74,49 +75,60 @@ class Link:
                 return
 
 
-async def open_link(
-    endpoint: Endpoint,
-    target: str,
-    *,
-    headers: Sequence[tuple[str, str]],
-    ssl_context: ssl.SSLContext | None,
-    compression: bool,
-    max_incoming_size: int,
-) -> Link:
-    """Dial, and shake hands.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialer:
+    """How to open a link.
 
-    Raises:
-        HandshakeRejected: the server answered with a plain HTTP response.
-        InvalidHandshake: it did not answer, or not correctly.
-        ProtocolViolation: it speaks another protocol.
-        OSError: it cannot be reached.
-        LocalError: the target or a header cannot be sent.
+    Attributes:
+        endpoint: where to.
+        headers: further request headers.
+        ssl_context: for ``wss://``; None for the system's certificates.
+        compression: whether to offer permessage-deflate.
+        max_incoming_size: bytes of one message that is taken.
     """
-    handshake = ClientHandshake(
-        endpoint.host_header,
-        target,
-        key=os.urandom(16),
-        subprotocols=(SUBPROTOCOL,),
-        headers=headers,
-        deflate=compression,
-    )
-    request = handshake.request()
-    stream = await endpoint.dial(ssl_context)
-    try:
-        accepted = await _shake_hands(stream, handshake, request)
-        if accepted.subprotocol != SUBPROTOCOL:
-            raise ProtocolViolation(CloseCode.PROTOCOL_ERROR, f"the server does not speak {SUBPROTOCOL}")
-    except BaseException:
-        await anyio.aclose_forcefully(stream)
-        raise
-    websocket = WebSocket(
-        Role.CLIENT,
-        max_message_size=max_incoming_size,
-        max_fragments=_MAX_FRAGMENTS,
-        deflate=accepted.deflate,
-        mask_source=os.urandom,
-    )
-    return Link(stream, websocket, handshake.trailing)
+
+    endpoint: Endpoint
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    ssl_context: ssl.SSLContext | None = None
+    compression: bool = False
+    max_incoming_size: int
+
+    async def open(self, target: str, token: str | None) -> Link:
+        """Dial, and shake hands.
+
+        Raises:
+            HandshakeRejected: the server answered with a plain HTTP response.
+            InvalidHandshake: it did not answer, or not correctly.
+            ProtocolViolation: it speaks another protocol.
+            OSError: it cannot be reached.
+            LocalError: the target or a header cannot be sent.
+        """
+        authorization = () if token is None else (("Authorization", f"Bearer {token}"),)
+        handshake = ClientHandshake(
+            self.endpoint.host_header,
+            target,
+            key=os.urandom(16),
+            subprotocols=(SUBPROTOCOL,),
+            headers=(*self.headers, *authorization),
+            deflate=self.compression,
+        )
+        request = handshake.request()
+        stream = await self.endpoint.dial(self.ssl_context)
+        try:
+            accepted = await _shake_hands(stream, handshake, request)
+            if accepted.subprotocol != SUBPROTOCOL:
+                raise ProtocolViolation(CloseCode.PROTOCOL_ERROR, f"the server does not speak {SUBPROTOCOL}")
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        websocket = WebSocket(
+            Role.CLIENT,
+            max_message_size=self.max_incoming_size,
+            max_fragments=_MAX_FRAGMENTS,
+            deflate=accepted.deflate,
+            mask_source=os.urandom,
+        )
+        return Link(stream, websocket, handshake.trailing)
 
 
 async def _shake_hands(stream: ByteStream, handshake: ClientHandshake, request: bytes) -> Accepted:

@@ -86,10 +86,10 @@ class Retry:
             return None
         return self.after_failure(retry_after)
 
-    def after_bad_cursor(self) -> float | None:
-        """The server does not take the cursor."""
-        first, self.without_cursor = not self.without_cursor, True
-        return 0.0 if first else None
+    def after_bad_cursor(self) -> float:
+        """The server does not take the cursor: the next attempt, at once, goes without one."""
+        self.without_cursor = True
+        return 0.0
 
     def after_failure(self, retry_after: float | None = None) -> float:
         """The link broke, or did not come about.

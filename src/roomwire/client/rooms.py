@@ -23,6 +23,8 @@ __all__ = ["NOT_JOINED", "Membership", "Rooms", "members_of"]
 NOT_JOINED = frozenset({"forbidden", "too_many_rooms"})
 """Reasons for which a room is not joined at all."""
 
+_KNOWN = frozenset({"room.state", "room.removed", "presence.state", "presence.join", "presence.leave"})
+
 
 class Membership:
     """One room that this client is in, or wants to be in.
@@ -198,7 +200,7 @@ class Rooms:
             return
         room = self.get(message.room)
         if room is not None and room.here:
-            yield from self._receive_in(room, message, fields_of(message.data))
+            yield from self._receive_in(room, message)
 
     def enter(self, name: str, status: Status, *, state_follows: bool) -> Iterator[Item]:
         """A room as the welcome, the reply to a resume, or ``room.joined`` has it."""
@@ -213,7 +215,10 @@ class Rooms:
             yield Joined(name)
         yield from room.enter(status, state_follows=state_follows)
 
-    def _receive_in(self, room: Membership, message: Incoming, fields: Mapping[str, Any]) -> Iterator[Item]:
+    def _receive_in(self, room: Membership, message: Incoming) -> Iterator[Item]:
+        if message.event not in _KNOWN:
+            return
+        fields = fields_of(message.data)
         match message.event:
             case "room.state":
                 position = position_of(message.id)

@@ -166,10 +166,13 @@ class Session:
         self._items.clear()
         return items
 
-    def take_outgoing(self, now: float) -> list[Payload]:
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether `take_outgoing` has something."""
+        return bool(self._outgoing)
+
+    def take_outgoing(self) -> list[Payload]:
         """What is to be sent, since the last call."""
-        if self.phase is Phase.READY:
-            self._outgoing += self._outbox.release(now)
         outgoing = self._outgoing.copy()
         self._outgoing.clear()
         return outgoing
@@ -272,19 +275,29 @@ class Session:
         self._judge_health(now)
         self._break(now, code, reason, self._retry.after_failure(closing.retry_after if closing else None))
 
-    def tick(self, now: float) -> None:
-        """Time has passed."""
+    def tick(self, now: float) -> bool:
+        """Time has passed.
+
+        Returns:
+            Whether the link is given up, and to be cut.
+        """
         self._outbox.expire(now)
         if self.phase is Phase.OPENING and now >= self._open_by:
             self.failed(now, "no welcome in time")
-        elif self.phase in (Phase.RESUMING, Phase.READY):
-            if self._paused:
-                if now >= self._beat_at:
-                    self._beat_at = now + self._interval
-                    self._outgoing.append(control("presence.heartbeat"))
-            elif now >= self._heard_at + self._interval + SILENCE:
-                self._judge_health(self._heard_at)
-                self._break(now, CloseCode.ABNORMAL, "the server is silent", self._retry.after_failure())
+            return True
+        if self.phase is Phase.READY:
+            self._outgoing += self._outbox.release(now)
+        if self.phase not in (Phase.RESUMING, Phase.READY):
+            return False
+        if self._paused:
+            if now >= self._beat_at:
+                self._beat_at = now + self._interval
+                self._outgoing.append(control("presence.heartbeat"))
+        elif now >= self._heard_at + self._interval + SILENCE:
+            self._judge_health(self._heard_at)
+            self._break(now, CloseCode.ABNORMAL, "the server is silent", self._retry.after_failure())
+            return True
+        return False
 
     def end(self, error: Callable[[], RoomwireError]) -> None:
         """There will be no further link, and `error` makes the exception that says why."""
@@ -348,15 +361,14 @@ class Session:
             self._items += self.rooms.enter(room, status, state_follows=state)
         self._wants_state = False
         self.requests.ready()
+        self._outgoing += self._outbox.release(self._heard_at)
 
     def _resume_refused(self, now: float, error: RequestFailed) -> None:
         """A reply to ``session.resume`` is what a status is to a handshake."""
         self.farewell = (CloseCode.NORMAL, "")
-        wait = self._retry.after_failure() if error.code in _PASSING else self._retry.after_bad_cursor()
-        if wait is None:
-            self.end(lambda: ConnectionRefused(400, error.code, error.message))
-        else:
-            self._break(now, CloseCode.ABNORMAL, f"not resumed: {error.code}", wait)
+        passing = error.code in _PASSING
+        wait = self._retry.after_failure() if passing else self._retry.after_bad_cursor()
+        self._break(now, CloseCode.ABNORMAL, f"not resumed: {error.code}", wait)
 
     def _take(self, message: Incoming) -> None:
         event = message.event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from roomwire.config._keys import PATH_KEYS, PREFIX, is_free, key_of_variable, known_keys, type_at, variable_of
-from roomwire.config.problems import Path, Problem, format_key, nearest
+from roomwire.config.problems import Path, Problem, format_key
 from roomwire.core.errors import ConfigError
 
 __all__ = [
@@ -210,8 +211,11 @@ def _unknown_variable(name: str, path: Path) -> str:
 
 def _nearest_variable(name: str, *sections: str) -> str:
     tables = sections or tuple(known_keys(()))
-    hint = nearest(name.upper(), [variable_of((table, key)) for table in tables for key in known_keys((table,))])
-    return hint if "did you mean" in hint else ""
+    variables = [variable_of((table, key)) for table in tables for key in known_keys((table,))]
+    # Without the prefix, which all of them share.
+    names = {variable.removeprefix(PREFIX): variable for variable in variables}
+    match = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1, cutoff=0.75)
+    return f"; did you mean {names[match[0]]}?" if match else ""
 
 
 # --- flags

@@ -1,12 +1,12 @@
 """The envelope: one flat JSON object for a message (docs/reference/protocol.md section 2).
 
-Reading is strict RFC 8259 and scans the text once. ``data`` is handed on as raw JSON beside its
+Reading is strict RFC 8259 and decodes the text once. ``data`` is handed on as raw JSON beside its
 decoded form, so that a handler's model validates the text itself, and writing splices raw JSON in:
 nothing is ever encoded twice.
 
-The common message costs one regular expression per field and one C scan of ``data``. What is rare
-and dear to check (deep nesting, long numbers, escaped surrogates) is looked for only where a cheap
-test says that it may be there.
+A message as our own clients write it costs one regular expression and one C scan of its ``data``;
+any other, and every error, goes to a scan of the object field by field, which alone decides what is
+refused and why. All of it is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NoReturn
 from pydantic_core import to_json
 
 from roomwire.core.errors import InvalidMessage
+from roomwire.core.events import is_event_name
 from roomwire.core.positions import is_room_name
 
 __all__ = [
@@ -38,32 +39,70 @@ __all__ = [
 MAX_DEPTH = 64
 """Levels of nesting, the envelope's own object included."""
 MAX_DIGITS = 32
+"""Digits of one number, those of its fraction and its exponent included."""
 BINARY_HEADER_MAX = 4096
+"""Bytes of a binary message's JSON object."""
 
-_SPACE = r"[ \t\n\r]*"
-_OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}")
-# A field's name, and its value where that is a string without escapes.
-_FIELD = re.compile(rf'"(event|data|id|room)"{_SPACE}:{_SPACE}(?:"([^"\\\x00-\x1f]*)")?')
-_NEXT = re.compile(rf"{_SPACE}(?:,{_SPACE}|(\}}){_SPACE})")
-_EVENT = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
+_FIELDS = frozenset({"event", "data", "id", "room"})
 _ID = re.compile(r"[ -~]{1,64}", re.ASCII)
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_LONG_NUMBER = re.compile(r"[0-9.eE+\-]{%d}" % (MAX_DIGITS + 1))
-_DIGITS = re.compile(r"[0-9.eE+\-]+")
+
+# Event, room, id and data in the order of our own clients, with at most one blank after a colon or a
+# comma. No string that it takes holds an escape, so that each is its own value.
+_COMMON_HEAD = re.compile(
+    r'\{"event": ?"([A-Za-z0-9._:\-]{1,128})"'
+    r'(?:, ?"room": ?"([^"\\\x00-\x1f\x7f-\x9f]{1,128})")?'
+    r'(?:, ?"id": ?"([ !#-\[\]-~]{1,64})")?'
+    r'(?:, ?"data": ?|(\})\Z)'
+)
+_SPACE = r"[ \t\n\r]*"
+_OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}{_SPACE}\Z)?")
+_COLON = re.compile(rf"{_SPACE}:{_SPACE}")
+_AFTER_VALUE = re.compile(rf"{_SPACE}(?:(,){_SPACE}|\}}{_SPACE}\Z)")
+
+_STRINGS_AND_THE_REST = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{}]+', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_NOT_JSON = "not JSON as RFC 8259 has it"
+# An escape that stands for a character: of one letter, of four digits, or a pair of surrogates.
+_WHOLE_ESCAPE = re.compile(r"\\(?:[^u]|u(?![dD][89a-fA-F])....|u[dD][89abAB]..\\u[dD][c-fC-F]..)")
+
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 
+_NOT_JSON = "not JSON as RFC 8259 has it"
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_SURROGATE_ALONE = "a lone surrogate"
 
-class _NotJson(Exception):
-    """Raised inside the scan; never leaves this module."""
+
+class _Refused(Exception):
+    """A rule is broken; says which. Never leaves this module."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJson(f"{name} is not JSON")
+    raise _Refused(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+# The decoder calls these for each number, before it is converted: the time of `int` grows with the
+# square of its digits.
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        _count_digits(text)
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if len(text) > MAX_DIGITS:
+        _count_digits(text)
+    return float(text)
+
+
+def _count_digits(number: str) -> None:
+    if sum(map(str.isdigit, number)) > MAX_DIGITS:
+        raise _Refused(f"a number of more than {MAX_DIGITS} digits")
+
+
+_decode = json.JSONDecoder(
+    parse_int=_integer,
+    parse_float=_fraction,
+    parse_constant=_refuse_constant,
+).raw_decode
 
 
 @dataclass(slots=True)
@@ -73,10 +112,9 @@ class Envelope:
     Attributes:
         event: its name.
         room: the room that it concerns, if any.
-        id: the sender's id (a request), or the event's id.
+        id: the sender's id, if it asks for a reply.
         data: ``data`` as raw JSON text, or the payload of a binary message. ``"null"`` where absent.
         value: ``data`` decoded; for a binary message the payload itself.
-        user: on events from a server, who published it.
     """
 
     event: str
@@ -84,11 +122,10 @@ class Envelope:
     id: str | None = None
     data: str | bytes = "null"
     value: object = None
-    user: str | None = None
 
     @property
     def binary(self) -> bool:
-        """Whether it came as, or goes into, a binary frame."""
+        """Whether it came in a binary frame."""
         return isinstance(self.data, bytes)
 
 
@@ -103,96 +140,124 @@ def parse(text: str) -> Envelope:
     Raises:
         InvalidMessage: with the message's ``id``, where there is a usable one.
     """
+    return _parse_common(text) or _parse_any(text, binary=False)
+
+
+def _parse_common(text: str) -> Envelope | None:
+    """A message as our own clients write it. None for any other, be it correct or not."""
+    head = _COMMON_HEAD.match(text)
+    if head is None:
+        return None
+    event, room, id_, end_of_object = head.groups()
+    if room is not None and not room.isascii() and not is_room_name(room):
+        return None
+    if end_of_object:
+        return Envelope(event, room, id_)
+    start = head.end()
+    try:
+        value, end = _decode(text, start)
+        _check_text(text)
+    except (_Refused, ValueError, RecursionError):
+        return None
+    if text[end:] != "}":
+        return None
+    return Envelope(event, room, id_, text[start:end], value)
+
+
+def _parse_any(text: str, *, binary: bool) -> Envelope:
     fields: dict[str, object] = {}
     try:
-        raw = _scan(text, fields)
-        _check_costly(text)
-        return _checked(fields, raw)
-    except _NotJson as error:
-        raise InvalidMessage(str(error), _usable_id(fields)) from None
-    except (ValueError, RecursionError):
-        # ValueError: JSONDecodeError, or an integer beyond int()'s own limit of digits.
-        raise InvalidMessage(_NOT_JSON, _usable_id(fields)) from None
+        data = _scan(text, fields)
+        _check_text(text)
+        event, room, id_ = _checked(fields)
+        if binary and "data" in fields:
+            raise _Refused("the header of a binary message has no data")
+        return Envelope(event, room, id_, data, fields.get("data"))
+    except _Refused as error:
+        fault = str(error)
+    except RecursionError:
+        fault = _TOO_DEEP
+    except ValueError:
+        fault = _NOT_JSON
+    raise InvalidMessage(fault, _usable_id(text, fields))
 
 
 def _scan(text: str, fields: dict[str, object]) -> str:
     """Fill `fields` from the object in `text`; returns the raw JSON of ``data``."""
-    raw = "null"
-    match = _OPEN.match(text)
-    if match is None:
-        raise _NotJson("a message is one JSON object")
-    position = match.end()
-    while True:
-        field = _FIELD.match(text, position)
-        if field is None:
-            raise _NotJson(_why_no_field(text, position))
-        name = field[1]
+    data = "null"
+    opened = _OPEN.match(text)
+    if opened is None:
+        raise _Refused("a message is one JSON object")
+    position = -1 if opened[1] else opened.end()
+    while position >= 0:
+        name, end = _decode(text, position)
+        colon = _COLON.match(text, end) if isinstance(name, str) else None
+        if colon is None:
+            raise _Refused(_NOT_JSON)
+        if name not in _FIELDS:
+            raise _Refused("an unknown field; a message has event, data, id and room")
         if name in fields:
-            raise _NotJson(f"the field {name} stands there twice")
-        value: object = field[2]
-        end = field.end()
-        if value is None:
-            value, end = _decode(text, end)
+            raise _Refused(f"the field {name} stands there twice")
+        start = colon.end()
+        fields[name], end = _decode(text, start)
         if name == "data":
-            raw = text[field.end() if field[2] is None else field.start(2) - 1 : end]
-        fields[name] = value
-        after = _NEXT.match(text, end)
+            data = text[start:end]
+        after = _AFTER_VALUE.match(text, end)
         if after is None:
-            raise _NotJson(_NOT_JSON)
-        position = after.end()
-        if after[1]:
-            break
-    if position != len(text):
-        raise _NotJson("something follows the JSON object")
-    return raw
+            raise _Refused(_NOT_JSON)
+        position = after.end() if after[1] else -1
+    return data
 
 
-def _why_no_field(text: str, position: int) -> str:
-    if text.startswith("}", position):
-        return "a message needs an event"
-    name, _ = _decode(text, position)
-    return "an unknown field; a message has event, data, id and room" if isinstance(name, str) else _NOT_JSON
+def _check_text(text: str) -> None:
+    """The rules that hold for a message as a whole, which is known to be JSON.
 
-
-def _check_costly(text: str) -> None:
+    What breaks them is rare and dear to prove, so it is looked for only where a cheap test says that
+    it may be there.
+    """
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise _NotJson(f"nested deeper than {MAX_DEPTH} levels")
-    if len(text) > MAX_DIGITS and _LONG_NUMBER.search(text):
-        for number in _DIGITS.findall(_STRINGS.sub('""', text)):
-            if sum(map(str.isdigit, number)) > MAX_DIGITS:
-                raise _NotJson(f"a number of more than {MAX_DIGITS} digits")
-    if "\\u" in text and _SURROGATE.search(text):
+        raise _Refused(_TOO_DEEP)
+    if "\\u" in text and _SURROGATE.search(text) and "\\" in _WHOLE_ESCAPE.sub("", text):
+        raise _Refused(_SURROGATE_ALONE)
+    if not text.isascii():
         try:
-            json.dumps(json.loads(text), ensure_ascii=False).encode()
+            text.encode()
         except UnicodeEncodeError:
-            raise _NotJson("a lone surrogate") from None
+            raise _Refused(_SURROGATE_ALONE) from None
 
 
 def _depth(text: str) -> int:
     depth = deepest = 0
-    for character in _STRINGS.sub("", text):
-        if character in "[{":
+    for bracket in _STRINGS_AND_THE_REST.sub("", text):
+        if bracket in "[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif character in "]}":
+        else:
             depth -= 1
     return deepest
 
 
-def _usable_id(fields: dict[str, object]) -> str | None:
-    value = fields.get("id")
-    return value if isinstance(value, str) and _ID.fullmatch(value) else None
-
-
-def _checked(fields: dict[str, object], raw: str) -> Envelope:
+def _checked(fields: dict[str, object]) -> tuple[str, str | None, str | None]:
+    """Event, room and id, once they are what they have to be."""
     event, room, id_ = fields.get("event"), fields.get("room"), fields.get("id")
-    if not isinstance(event, str) or _EVENT.fullmatch(event) is None:
-        raise _NotJson("event is required: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-    if "id" in fields and not (isinstance(id_, str) and _ID.fullmatch(id_)):
-        raise _NotJson("id is printable ASCII of 1 to 64 characters")
+    if not isinstance(event, str) or not is_event_name(event):
+        raise _Refused("event is required: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    if "id" in fields and not is_message_id(id_):
+        raise _Refused("id is printable ASCII of 1 to 64 characters")
     if "room" in fields and not is_room_name(room):
-        raise _NotJson("room is 1 to 128 bytes of UTF-8 without control characters")
-    return Envelope(event, room, id_, raw, fields.get("data"))  # type: ignore[arg-type]  # just checked
+        raise _Refused("room is 1 to 128 bytes of UTF-8 without control characters")
+    return event, room, id_  # type: ignore[return-value]  # just checked
+
+
+def _usable_id(text: str, fields: dict[str, object]) -> str | None:
+    """The id of a message that is refused; also one that stands after the fault, where JSON allows."""
+    id_ = fields.get("id")
+    if "id" not in fields:
+        try:
+            id_ = json.loads(text)["id"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
+    return id_ if isinstance(id_, str) and is_message_id(id_) else None
 
 
 def parse_binary(payload: bytes) -> Envelope:
@@ -205,21 +270,11 @@ def parse_binary(payload: bytes) -> Envelope:
     if len(payload) < 4 or not 1 <= size <= BINARY_HEADER_MAX or len(payload) < 4 + size:
         raise InvalidMessage(f"a binary message begins with a 4-byte header length of 1 to {BINARY_HEADER_MAX}")
     try:
-        text = payload[4 : 4 + size].decode()
+        header = payload[4 : 4 + size].decode()
     except UnicodeDecodeError:
         raise InvalidMessage("the header of a binary message is UTF-8") from None
-    fields: dict[str, object] = {}
-    try:
-        _scan(text, fields)
-        _check_costly(text)
-        if "data" in fields:
-            raise _NotJson("the header of a binary message has no data")
-        envelope = _checked(fields, "null")
-    except _NotJson as error:
-        raise InvalidMessage(str(error), _usable_id(fields)) from None
-    except (ValueError, RecursionError):
-        raise InvalidMessage(_NOT_JSON, _usable_id(fields)) from None
-    envelope.data = envelope.value = bytes(payload[4 + size :])
+    envelope = _parse_any(header, binary=True)
+    envelope.data = envelope.value = payload[4 + size :]
     return envelope
 
 
@@ -227,13 +282,17 @@ def dump(value: object) -> bytes:
     """A value as JSON: whatever pydantic can serialise. NaN and the infinities become ``null``.
 
     Raises:
-        ValueError: it cannot be serialised (pydantic's error is one).
+        ValueError: it cannot be serialised (`pydantic_core.PydanticSerializationError` is one).
     """
     return to_json(value, inf_nan_mode="null")
 
 
 def quote(text: str) -> bytes:
-    """A string as a JSON string."""
+    """A string as a JSON string.
+
+    Raises:
+        ValueError: it holds a lone surrogate.
+    """
     if _PLAIN.fullmatch(text):
         return b'"' + text.encode() + b'"'
     return to_json(text)
@@ -242,7 +301,7 @@ def quote(text: str) -> bytes:
 def encode(
     event: str, *, room: str | None = None, id: str | None = None, user: str | None = None, data: bytes | None = None
 ) -> bytes:
-    """A text frame's payload. `event` is trusted to be a name; `data` is raw JSON."""
+    """A text frame's payload. `event` is trusted to be a name, and `data` to be JSON; neither is looked at."""
     parts = [b'{"event":"', event.encode(), b'"']
     _append_fields(parts, room, id, user)
     if data is not None:
@@ -257,7 +316,7 @@ def encode_binary(
     """A binary frame's payload.
 
     Raises:
-        ValueError: the header would be longer than 4,096 bytes.
+        ValueError: the header would be longer than `BINARY_HEADER_MAX` bytes.
     """
     header = encode(event, room=room, id=id, user=user)
     if len(header) > BINARY_HEADER_MAX:

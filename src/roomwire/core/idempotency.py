@@ -1,13 +1,14 @@
 """Keys of idempotent messages, and their replies as they are remembered.
 
 The scope is (user, client, id). Names are the client's and hostile, so a key is a hash over their
-lengths and bytes: no choice of names can make two scopes meet.
+lengths and bytes, and over what it is a key of: no choice of names can make two keys meet.
 """
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
+
+from pydantic_core import from_json
 
 from roomwire.core.commands import Call
 from roomwire.core.envelope import dump
@@ -20,10 +21,11 @@ NOT_REMEMBERED = frozenset({"unavailable", "rate_limited", "internal"})
 """Failures that may be tried again with the same id."""
 
 _SIZE = 16
+"""Bytes of a digest: two of 2**40 keys are the same with a chance of one in 2**49."""
 
 
-def _digest(*parts: bytes) -> str:
-    digest = blake2b(digest_size=_SIZE)
+def _digest(kind: bytes, *parts: bytes) -> str:
+    digest = blake2b(digest_size=_SIZE, person=kind)
     for part in parts:
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
@@ -32,22 +34,27 @@ def _digest(*parts: bytes) -> str:
 
 def message_key(user: str, client: str, ref: str) -> str:
     """The key of a message."""
-    return _digest(user.encode(), client.encode(), ref.encode())
+    return _digest(b"message", user.encode(), client.encode(), ref.encode())
 
 
 def publish_key(message: str, room: str, number: int) -> str:
     """The key of the `number`-th publish to `room` while the message of that key is handled."""
-    return _digest(message.encode(), room.encode(), number.to_bytes(4, "big"))
+    return _digest(b"publish", message.encode(), room.encode(), number.to_bytes(4, "big"))
 
 
 def fingerprint(call: Call) -> str:
-    """What makes a second message with the same id the same message: event, room and data."""
-    data = call.data if isinstance(call.data, bytes) else call.data.encode()
-    return _digest(call.event.encode(), (call.room or "").encode(), data)
+    """What makes a second message with the same id the same message: event, room, and data as it was sent."""
+    kind, data = (b"bytes", call.data) if isinstance(call.data, bytes) else (b"json", call.data.encode())
+    # No room has an empty name.
+    return _digest(kind, call.event.encode(), (call.room or "").encode(), data)
 
 
 def write_reply(notice: Reply | Failed) -> bytes:
-    """A reply as it is remembered; without its ref, which the second copy has."""
+    """A reply as it is remembered; without its ref, which the second copy has.
+
+    Raises:
+        ValueError: a failure's details are not JSON.
+    """
     if isinstance(notice, Reply):
         return b"+" + notice.data
     return b"-" + dump([notice.code, notice.message, notice.details])
@@ -59,10 +66,16 @@ def read_reply(value: bytes, ref: str) -> Reply | Failed:
     Raises:
         RemoteError: the value has another form.
     """
-    if value[:1] == b"+":
-        return Reply(ref, value[1:])
+    kind, text = value[:1], value[1:]
     try:
-        code, message, details = json.loads(value[1:])
-    except (ValueError, TypeError):
-        raise RemoteError("a remembered reply cannot be read") from None
-    return Failed(ref, str(code), str(message), details)
+        content = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        content = None
+        kind = b""
+    if kind == b"+":
+        return Reply(ref, text)
+    if kind == b"-" and isinstance(content, list) and len(content) == 3:
+        code, message, details = content
+        if isinstance(code, str) and isinstance(message, str):
+            return Failed(ref, code, message, details)
+    raise RemoteError("a remembered reply cannot be read")

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "is_user"]
+
+_USER = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+
+
+def is_user(value: object) -> bool:
+    """Whether `value` can be a user's id: 1 to 255 characters, none of them a control character."""
+    return isinstance(value, str) and _USER.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +21,7 @@ class Identity:
     """The outcome of an authentication.
 
     Attributes:
-        user: the user's id, any non-empty string of the application's.
+        user: the user's id, a string of the application's for which `is_user` holds.
         claims: what the credential says besides, such as a JWT's payload.
         expires_in: seconds until the credential expires, from the moment of authentication;
             ``None`` where it never does. The connection is closed with 4003 at that time.

@@ -98,20 +98,24 @@ class TokenBucket:
 
     It holds one float, the time at which it will be full again (the "virtual scheduling"
     form of the generic cell rate algorithm, ITU-T I.371), so an idle bucket costs nothing.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens of a full bucket. A bucket begins full.
     """
 
     __slots__ = ("_burst_seconds", "_cost", "_full_at")
 
     def __init__(self, rate: float, burst: float) -> None:
         self._cost = 1.0 / rate
-        self._burst_seconds = burst / rate
+        # Half a token more, so that sums of floats never refuse the last one; tokens are whole.
+        self._burst_seconds = (burst + 0.5) / rate
         self._full_at = 0.0
 
-    def take(self, now: float, amount: float = 1.0) -> bool:
+    def take(self, now: float, amount: int = 1) -> bool:
         """Take `amount` tokens; False, and nothing taken, where there are too few."""
         full_at = (self._full_at if self._full_at > now else now) + amount * self._cost
-        # The slack is far below one token; it keeps sums of floats from refusing the last one.
-        if full_at - now > self._burst_seconds + 1e-9:
+        if full_at - now > self._burst_seconds:
             return False
         self._full_at = full_at
         return True

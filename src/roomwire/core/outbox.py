@@ -21,6 +21,10 @@ class Outbox(Generic[B]):
     Args:
         max_bytes: what may wait, in bytes.
         max_messages: what may wait, in messages.
+
+    Attributes:
+        bytes: what waits, in bytes; replays left out.
+        messages: what waits, in messages; replays left out.
     """
 
     __slots__ = ("_blocks", "_max_bytes", "_max_messages", "bytes", "messages")
@@ -36,7 +40,14 @@ class Outbox(Generic[B]):
         return len(self._blocks)
 
     def push(self, block: B, size: int, messages: int, *, held: int = 0, counted: bool = True) -> bool:
-        """Queue a block of `size` bytes.
+        """Queue a block.
+
+        Args:
+            block: what goes out whole.
+            size: its bytes.
+            messages: its messages.
+            held: bytes that the transport holds at this moment.
+            counted: False for a replay, which is queued whatever waits and takes up no room.
 
         Returns:
             False when the limit is passed: the block is not queued and the reader is too slow.
@@ -52,14 +63,18 @@ class Outbox(Generic[B]):
         return True
 
     def pop(self) -> B:
-        """Take the oldest block."""
+        """Take the oldest block.
+
+        Raises:
+            IndexError: nothing waits.
+        """
         block, size, messages = self._blocks.popleft()
         self.bytes -= size
         self.messages -= messages
         return block
 
     def clear(self) -> int:
-        """Drop everything; returns how many messages that were."""
+        """Drop everything; returns how many messages that were, those of replays left out."""
         dropped = self.messages
         self._blocks.clear()
         self.bytes = self.messages = 0

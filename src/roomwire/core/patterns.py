@@ -3,8 +3,13 @@
 ``{name}`` matches one or more characters but ``:``, and names them; ``*`` does so without a name.
 Everything else stands for itself. A pattern and a name match segment by segment (``:`` parts them),
 so patterns with different numbers of segments never meet. Where several match, the first segment
-in which they differ decides: a literal beats a mixed one, a mixed one beats a bare parameter. Two
-patterns that could match one room and that nothing decides between are refused at the start.
+in which they differ decides: a literal beats a mixed one, a mixed one beats a bare parameter, and of
+two mixed ones that with more literal characters wins. Two patterns that could match one room and that
+nothing decides between are refused at the start.
+
+In a segment with several parameters each but the last takes as little as it can: ``{a}-{b}`` reads
+``x-y-z`` as ``x`` and ``y-z``. A parameter is never tried at another length once what follows it was
+found, so that a match is linear in the length of the name, which is the client's.
 """
 
 from __future__ import annotations
@@ -39,23 +44,19 @@ class Pattern:
         self.names: tuple[str, ...] = tuple(name for name in _PARAMETER.findall(text) if name)
         if len(set(self.names)) != len(self.names):
             raise DeclarationError(f"the room pattern {text!r} names a parameter twice")
-        self._regex = re.compile(":".join(map(self._compile, self.segments)), re.DOTALL)
+        for segment in self.segments:
+            self._check(segment)
+        self._regex = re.compile(":".join(map(_regex_of, self.segments)))
         self.rank = tuple(map(_segment_rank, self.segments))
 
-    def _compile(self, segment: str) -> str:
-        regex, position, after_parameter = "", 0, False
-        for match in _PARAMETER.finditer(segment):
-            literal = segment[position : match.start()]
-            if after_parameter and not literal:
-                raise DeclarationError(f"the room pattern {self.text!r} has two parameters side by side")
-            regex += re.escape(literal) + (f"(?P<{match[1]}>[^:]+)" if match[1] else "[^:]+")
-            position, after_parameter = match.end(), True
-        literal = segment[position:]
-        if set(_PARAMETER.sub("", segment)) & set("{}"):
+    def _check(self, segment: str) -> None:
+        literals, _ = _split(segment)
+        if set("".join(literals)) & set("{}"):
             raise DeclarationError(
                 f"the room pattern {self.text!r} has a stray brace; a parameter is {{name}}, and * has no name"
             )
-        return regex + re.escape(literal)
+        if not all(literals[1:-1]):
+            raise DeclarationError(f"the room pattern {self.text!r} has two parameters side by side")
 
     def match(self, room: str) -> dict[str, str] | None:
         """The parameters by name, or None where the room does not match."""
@@ -63,28 +64,48 @@ class Pattern:
         return None if match is None else match.groupdict()
 
     def overlaps(self, other: Pattern) -> bool:
-        """Whether one room could match both (literal prefixes and suffixes are compared)."""
+        """Whether one room could match both; the greatest length of a room's name is left out of account."""
         return len(self.segments) == len(other.segments) and all(map(_may_meet, self.segments, other.segments))
 
 
+def _split(segment: str) -> tuple[list[str], list[str]]:
+    """The literals of a segment, one more than its parameters, and the parameters' names (``""`` for ``*``)."""
+    parts = _PARAMETER.split(segment)
+    return parts[::2], [name or "" for name in parts[1::2]]
+
+
+def _regex_of(segment: str) -> str:
+    literals, names = _split(segment)
+    regex = re.escape(literals[0])
+    for index, (name, literal) in enumerate(zip(names, literals[1:], strict=True), start=1):
+        group = f"?P<{name}>" if name else "?:"
+        if index < len(names):
+            # Atomic: where the earliest end leads to no match, no later one does, since the last
+            # parameter takes whatever is between.
+            regex += f"(?>({group}[^:]+?){re.escape(literal)})"
+        else:
+            regex += f"({group}[^:]+){re.escape(literal)}"
+    return regex
+
+
 def _segment_rank(segment: str) -> tuple[int, int]:
-    literal = _PARAMETER.sub("", segment)
-    if literal == segment:
+    literals, names = _split(segment)
+    literal = "".join(literals)
+    if not names:
         return (_LITERAL, 0)
     return (_MIXED, -len(literal)) if literal else (_BARE, 0)
 
 
 def _may_meet(one: str, other: str) -> bool:
-    if _PARAMETER.search(one) is None and _PARAMETER.search(other) is None:
-        return one == other
-    (head, tail), (other_head, other_tail) = _ends(one), _ends(other)
+    (literals, names), (other_literals, other_names) = _split(one), _split(other)
+    if not names or not other_names:
+        if names:
+            one, other = other, one
+        return re.fullmatch(_regex_of(other), one) is not None
+    # Both have parameters, which take whatever stands between the outermost literals.
+    head, other_head, tail, other_tail = literals[0], other_literals[0], literals[-1], other_literals[-1]
     heads_meet = head.startswith(other_head) or other_head.startswith(head)
     return heads_meet and (tail.endswith(other_tail) or other_tail.endswith(tail))
-
-
-def _ends(segment: str) -> tuple[str, str]:
-    parts = re.split(r"\{[^}]*\}|\*", segment)
-    return parts[0], parts[-1]
 
 
 class PatternTable(Generic[T]):
@@ -111,7 +132,7 @@ class PatternTable(Generic[T]):
         self._entries.sort(key=lambda entry: entry[0].rank)
 
     def match(self, room: str) -> tuple[T, dict[str, str]] | None:
-        """The value of the most specific pattern that matches, and its parameters."""
+        """The value of the most specific pattern that matches, and its parameters by name."""
         for pattern, value in self._entries:
             parameters = pattern.match(room)
             if parameters is not None:
@@ -120,4 +141,3 @@ class PatternTable(Generic[T]):
 
     def __bool__(self) -> bool:
         return bool(self._entries)
-

@@ -30,7 +30,7 @@ class RequestHead:
     secure: bool = False
 
     def header(self, name: bytes) -> bytes | None:
-        """The only value of a header; several are joined by ``,`` (RFC 9110 section 5.3)."""
+        """A header's value, or None; several field lines are joined by a comma (RFC 9110 section 5.3)."""
         values = [value for key, value in self.headers if key == name]
         return b", ".join(values) if values else None
 
@@ -48,7 +48,7 @@ class RequestHead:
 
     def query_values(self, name: str) -> list[str]:
         """The values of one query parameter, decoded once; bad UTF-8 is replaced, never an error."""
-        if name not in self.query:
+        if name not in self.query and "%" not in self.query:  # where the name itself may be encoded
             return []
         pairs = (part.partition("=") for part in self.query.split("&"))
         return [unquote_plus(value) for key, _, value in pairs if unquote_plus(key) == name]

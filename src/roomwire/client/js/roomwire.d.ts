@@ -103,7 +103,7 @@ export interface Member<Info = unknown> {
   info: Info;
 }
 
-/** Events of the protocol and of the client itself. Their names are reserved, so no application's event is among them. */
+/** Events of the protocol and of the client itself; their names are reserved, so none is an application's. */
 export interface ProtocolEvents {
   "session.statechange": StateChange;
   "session.welcome": {
@@ -216,7 +216,10 @@ export interface Client<Events extends Shape<Events> = EventMap> {
   close(): void;
 }
 
-export const Client: new <Events extends Shape<Events> = EventMap>(url: string | URL, options: Options) => Client<Events>;
+export const Client: new <Events extends Shape<Events> = EventMap>(
+  url: string | URL,
+  options: Options,
+) => Client<Events>;
 
 /**
  * Open a client. It connects at once, and again after every passing failure, until `close()` or a final refusal.

@@ -570,9 +570,6 @@ export class Client {
       // Without a position nobody can say what was missed: only a new state can mend that.
       if (membership.wasIn && membership.position === null) membership.needsState = true;
     }
-    const firstLoad = Boolean(this.#options.state) && this.#welcome === null;
-    const state = firstLoad || returning.some((membership) => membership.needsState);
-    if (state) url.searchParams.set("state", "1");
     const positions = returning
       .filter((membership) => membership.position !== null && !membership.needsState)
       .map((membership) => [membership.name, membership.position.text]);
@@ -580,9 +577,15 @@ export class Client {
       const cursor = positions.map(([name, position]) => `${encodeURIComponent(name)}@${position}`).join(",");
       url.searchParams.set("last_event_id", cursor);
     }
-    const later = `GET ${url.pathname}${url.search} HTTP/1.1\r\n`.length > LONGEST_REQUEST_LINE && positions.length > 0;
-    if (later) url.searchParams.set("last_event_id", "later");
-    return { url: url.href, positions, state, later };
+    const firstLoad = Boolean(this.#options.state) && this.#welcome === null;
+    const state = firstLoad || returning.some((membership) => membership.needsState);
+    if (state) url.searchParams.set("state", "1");
+    if (positions.length === 0 || requestLine(url).length <= LONGEST_REQUEST_LINE) {
+      return { url: url.href, positions, state, later: false };
+    }
+    url.searchParams.set("last_event_id", "later");
+    url.searchParams.delete("state"); // a resume brings no state that was asked for: those rooms are entered anew
+    return { url: url.href, positions, state: false, later: true };
   }
 
   #refused(status, retryAfter) {
@@ -881,7 +884,9 @@ export class Client {
     const operation = ++membership.operation;
     if (membership.needsState) data.state = true;
     else if (membership.position !== null) data.since = membership.position.text;
-    if (membership.status === "out") membership.status = "joining";
+    // Who is in a room gets no state for the asking, but who enters it does.
+    if (membership.status === "in") this.#request("room.leave", membership.name, undefined, silent);
+    membership.status = "joining";
     const current = () => operation === membership.operation;
     this.#request("room.join", membership.name, data, {
       done: (status) => current() && this.#onAdmission(membership, status, data.state === true),
@@ -905,12 +910,7 @@ export class Client {
       this.#timers.arm(`join ${membership.name}`, delay, () => this.#askToJoin(membership));
       return;
     }
-    if (membership.status === "in") {
-      membership.needsState = false; // only the state was refused
-      settle(membership, "reject", error);
-    } else {
-      for (const [event, name, data] of this.#expel(membership, error)) this.#announce(event, data, name);
-    }
+    for (const [event, name, data] of this.#expel(membership, error)) this.#announce(event, data, name);
     this.#flush();
   }
 
@@ -1161,6 +1161,10 @@ function absoluteUrl(url) {
 /** No secret: it means something only together with the user that a token proves. */
 function randomId(random) {
   return Array.from({ length: 32 }, () => Math.floor(random() * 16).toString(16)).join("");
+}
+
+function requestLine({ pathname, search }) {
+  return `GET ${pathname}${search} HTTP/1.1\r\n`;
 }
 
 /** By range, so that a server can bring new codes (section 6). */

@@ -1,0 +1,236 @@
+"""Writes the reference pages that are made from the code: the settings, and the command line.
+
+Run it after a change of either (`python scripts/reference.py`); tests/test_reference.py holds the pages to it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from roomwire import plugins
+from roomwire.cli import main as program
+from roomwire.config import Settings
+from roomwire.core.limits import Limits
+
+__all__ = ["PAGES", "configuration", "main"]
+
+DOCS = Path(__file__).parents[1] / "docs" / "reference"
+
+INTRODUCTION = """\
+# Configuration
+
+This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and `roomwire config schema`
+a JSON Schema for your editor.
+
+## Sources
+
+The first source that sets a key wins:
+
+1. a flag of the command line, such as `--port 9000`
+2. the environment: `ROOMWIRE_SERVER__PORT=9000`, with two underscores between section and key
+3. the file `.env` beside the configuration file, or the one that `--env-file` names
+4. the configuration file: `--config`, else `$ROOMWIRE_CONFIG`, else `roomwire.toml` in the working directory, else the table
+   `[tool.roomwire]` of its `pyproject.toml`
+5. the default
+
+In every string, `env:NAME` stands for an environment variable (`.env` included) and `file:PATH` for a file's content, without its last line
+end. What comes from there is never shown by `config show`, nor in an error. Policies of rooms stand in the file alone. Lists in variables and
+flags are separated by commas.
+
+A key that does not exist, a `ROOMWIRE_` variable with two underscores that names none, and a value of the wrong type stop the start, with exit code 2 and
+all that is wrong at once:
+
+```toml
+# wrong.toml
+[server]
+prot = 9000
+
+[limits]
+max_message_size = "64K"
+```
+
+```console
+$ roomwire config show --config wrong.toml || echo "exit code $?"
+wrong.toml: server.prot: unknown key; did you mean "port"?
+wrong.toml: limits.max_message_size: expected a valid integer, found "64K"
+exit code 2
+```
+
+Sizes are bytes and times are seconds.
+"""
+
+SECTIONS: Mapping[str, str] = {
+    "server": "Where a node listens, and how it stops.",
+    "backplane": "What joins the nodes. Today there is `memory`: one process, and a past that ends with it.",
+    "auth": "Who connects. See [Authentication](../how-to/authentication.md).",
+    "limits": "What a client may cost. See [Limits and back-pressure](../how-to/limits.md).",
+    "rooms": (
+        'Policies by pattern: `[rooms."chat:*"]`. A room that several patterns match has the policy of the most specific one, and a room'
+        " that none matches has the defaults. See [Rooms and policies](../how-to/rooms.md)."
+    ),
+    "logging": "Of `roomwire run` and `roomwire dev`. See [Logging](../how-to/logging.md).",
+}
+
+# --- the settings
+
+
+def configuration() -> str:
+    """The page of the settings."""
+    schema = Settings.model_json_schema()
+    parts = [INTRODUCTION]
+    whole = {name: field for name, field in schema["properties"].items() if name not in SECTIONS}
+    parts.append("## The top of the file\n\n" + _table(whole, {}))
+    for name, text in SECTIONS.items():
+        heading = f"## `[{name}]`" if name != "rooms" else '## `[rooms."PATTERN"]`'
+        field = schema["properties"][name]
+        model = schema["$defs"][(field.get("additionalProperties") or field)["$ref"].rpartition("/")[2]]
+        properties = model["properties"]
+        parts.append(f"{heading}\n\n{text}")
+        if name == "limits":
+            groups = _groups_of_limits()
+            parts += [f"### {title.capitalize()}\n\n" + _table(properties, {}, keys) for title, keys in groups.items()]
+        else:
+            parts.append(_table(properties, {}))
+        if name == "auth":
+            parts += _options_of(plugins.AUTHENTICATORS)
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _options_of(group: plugins.Group) -> Iterator[str]:
+    for plugin in plugins.plugins_of(group):
+        if plugin.distribution != "built-in":
+            continue
+        model = plugins.load_class(plugin).Options
+        title = f'### `[{group.key[0]}.options]` of `type = "{plugin.name}"`'
+        yield f"{title}\n\n" + _table(model.model_json_schema()["properties"], _attributes(model))
+
+
+def _groups_of_limits() -> dict[str, list[str]]:
+    """The keys under the headings that the class itself has."""
+    groups: dict[str, list[str]] = {}
+    title = ""
+    for line in inspect.getsource(Limits).splitlines():
+        if heading := re.match(r" +# --- ([^,]+)", line):
+            title = heading[1]
+        elif key := re.match(r"    (\w+): ", line):
+            groups.setdefault(title, []).append(key[1])
+    return groups
+
+
+def _attributes(model: type) -> dict[str, str]:
+    """What the section ``Attributes:`` of a class says of each."""
+    section = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.M)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _table(
+    properties: Mapping[str, Any], descriptions: Mapping[str, str], keys: list[str] | None = None
+) -> str:
+    rows = ["| key | type | default | |", "|---|---|---|---|"]
+    for key in keys if keys is not None else properties:
+        field = properties[key]
+        text = field.get("description") or descriptions.get(key, "")
+        rows.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_prose(text)} |")
+    return "\n".join(rows)
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    if "anyOf" in field:
+        return _type(next(option for option in field["anyOf"] if option.get("type") != "null"))
+    if "enum" in field:
+        return ", ".join(f"`{json.dumps(value)}`" for value in field["enum"])
+    if field["type"] == "array":
+        return f"list of {_type(field['items'])}" if "enum" in field["items"] else "list of strings"
+    name = {"integer": "integer", "number": "number", "boolean": "true or false", "object": "table", "string": "string"}
+    return name[field["type"]] + _bounds(field)
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    return "".join(f", {text} {field[name]:g}" for name, text in signs.items() if name in field)
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    if "default" not in field:
+        return "required" if "pattern" not in field else "made at the start"
+    value = field["default"]
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "`{}`" if value == {} else f"`{json.dumps(value)}`"
+
+
+def _prose(text: str) -> str:
+    # Docstrings have Sphinx' and our own marks for code; a table's cell ends at a bar.
+    text = re.sub(r"``([^`]+)``", r"`\1`", " ".join(text.split()))
+    return text[:1].upper() + text[1:].replace("|", "\\|")
+
+
+# --- the command line
+
+
+def command_line() -> str:
+    """The page of the commands."""
+    parts = [
+        "# The command line\n\nThis page is made from the commands themselves; `roomwire COMMAND --help` prints the same."
+        "\n\n| exit code | |\n|---|---|\n| 0 | done; after a drain, too |\n| 1 | failed, or the answer is no |"
+        "\n| 2 | wrong input or configuration |\n| 3 | the configuration is right, and yet the server could not start |"
+    ]
+    parts += _commands(program, click.Context(program, info_name="roomwire"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: click.Command, context: click.Context) -> Iterator[str]:
+    assert isinstance(group, click.Group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        own = click.Context(command, info_name=name, parent=context)
+        if isinstance(command, click.Group):
+            yield from _commands(command, own)
+        else:
+            yield "\n\n".join(_command(command, own))
+
+
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    path = context.command_path
+    yield f"## {path}"
+    pieces = [path, *command.collect_usage_pieces(context)]
+    yield f"```text\n{' '.join(pieces)}\n```"
+    yield inspect.cleandoc(command.help or "")
+    rows = []
+    for option in command.params:
+        record = option.get_help_record(context)
+        if isinstance(option, click.Option) and not option.hidden and record is not None:
+            names, text = record
+            rows.append(f"| `{names}` | {_prose(text)} |")
+    if rows:
+        yield "\n".join(["| option | |", "|---|---|", *rows])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "cli.md": command_line}
+
+
+def main() -> int:
+    """Write every page that differs."""
+    for name, make in PAGES.items():
+        page = DOCS / name
+        text = make()
+        if not page.is_file() or page.read_text() != text:
+            page.write_text(text)
+            sys.stdout.write(f"{page.relative_to(DOCS.parents[1])}: renewed\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
