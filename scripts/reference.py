@@ -27,8 +27,8 @@ DOCS = Path(__file__).parents[1] / "docs" / "reference"
 INTRODUCTION = """\
 # Configuration
 
-This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and `roomwire config schema`
-a JSON Schema for your editor.
+This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and
+`roomwire config schema` a JSON Schema for your editor.
 
 ## Sources
 
@@ -37,16 +37,16 @@ The first source that sets a key wins:
 1. a flag of the command line, such as `--port 9000`
 2. the environment: `ROOMWIRE_SERVER__PORT=9000`, with two underscores between section and key
 3. the file `.env` beside the configuration file, or the one that `--env-file` names
-4. the configuration file: `--config`, else `$ROOMWIRE_CONFIG`, else `roomwire.toml` in the working directory, else the table
-   `[tool.roomwire]` of its `pyproject.toml`
+4. the configuration file: `--config`, else `$ROOMWIRE_CONFIG`, else `roomwire.toml` in the working directory, else the
+   table `[tool.roomwire]` of its `pyproject.toml`
 5. the default
 
-In every string, `env:NAME` stands for an environment variable (`.env` included) and `file:PATH` for a file's content, without its last line
-end. What comes from there is never shown by `config show`, nor in an error. Policies of rooms stand in the file alone. Lists in variables and
-flags are separated by commas.
+In every string, `env:NAME` stands for an environment variable (`.env` included) and `file:PATH` for a file's content,
+without its last line end. What comes from there is never shown by `config show`, nor in an error. Policies of rooms
+stand in the file alone. Lists in variables and flags are separated by commas.
 
-A key that does not exist, a `ROOMWIRE_` variable with two underscores that names none, and a value of the wrong type stop the start, with exit code 2 and
-all that is wrong at once:
+A key that does not exist, a `ROOMWIRE_` variable with two underscores that names none, and a value of the wrong type
+stop the start, with exit code 2 and all that is wrong at once:
 
 ```toml
 # wrong.toml
@@ -73,11 +73,24 @@ SECTIONS: Mapping[str, str] = {
     "auth": "Who connects. See [Authentication](../how-to/authentication.md).",
     "limits": "What a client may cost. See [Limits and back-pressure](../how-to/limits.md).",
     "rooms": (
-        'Policies by pattern: `[rooms."chat:*"]`. A room that several patterns match has the policy of the most specific one, and a room'
-        " that none matches has the defaults. See [Rooms and policies](../how-to/rooms.md)."
+        'Policies by pattern: `[rooms."chat:*"]`. A room that several patterns match has the policy of the most'
+        " specific one, and a room that none matches has the defaults. See [Rooms and policies](../how-to/rooms.md)."
     ),
     "logging": "Of `roomwire run` and `roomwire dev`. See [Logging](../how-to/logging.md).",
 }
+
+COMMANDS = """\
+# The command line
+
+This page is made from the commands themselves; `roomwire COMMAND --help` prints the same.
+
+| exit code | |
+|---|---|
+| 0 | done; after a drain, too |
+| 1 | failed, or the answer is no |
+| 2 | wrong input or configuration |
+| 3 | the configuration is right, and yet the server could not start |
+"""
 
 # --- the settings
 
@@ -95,13 +108,18 @@ def configuration() -> str:
         properties = model["properties"]
         parts.append(f"{heading}\n\n{text}")
         if name == "limits":
-            groups = _groups_of_limits()
-            parts += [f"### {title.capitalize()}\n\n" + _table(properties, {}, keys) for title, keys in groups.items()]
+            for title, keys in _groups_of_limits().items():
+                name, _, text = title.partition(", ")
+                parts += [
+                    f"### {_sentence(name)}",
+                    *([_sentence(text) + "."] if text else []),
+                    _table(properties, {}, keys),
+                ]
         else:
             parts.append(_table(properties, {}))
         if name == "auth":
             parts += _options_of(plugins.AUTHENTICATORS)
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
 def _options_of(group: plugins.Group) -> Iterator[str]:
@@ -118,7 +136,7 @@ def _groups_of_limits() -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     title = ""
     for line in inspect.getsource(Limits).splitlines():
-        if heading := re.match(r" +# --- ([^,]+)", line):
+        if heading := re.match(r" +# --- (.+)", line):
             title = heading[1]
         elif key := re.match(r"    (\w+): ", line):
             groups.setdefault(title, []).append(key[1])
@@ -132,13 +150,11 @@ def _attributes(model: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _table(
-    properties: Mapping[str, Any], descriptions: Mapping[str, str], keys: list[str] | None = None
-) -> str:
+def _table(properties: Mapping[str, Any], descriptions: Mapping[str, str], keys: list[str] | None = None) -> str:
     rows = ["| key | type | default | |", "|---|---|---|---|"]
     for key in keys if keys is not None else properties:
         field = properties[key]
-        text = field.get("description") or descriptions.get(key, "")
+        text = field.get("description") or _sentence(descriptions.get(key, ""))
         rows.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_prose(text)} |")
     return "\n".join(rows)
 
@@ -172,8 +188,11 @@ def _default(field: Mapping[str, Any]) -> str:
 
 def _prose(text: str) -> str:
     # Docstrings have Sphinx' and our own marks for code; a table's cell ends at a bar.
-    text = re.sub(r"``([^`]+)``", r"`\1`", " ".join(text.split()))
-    return text[:1].upper() + text[1:].replace("|", "\\|")
+    return re.sub(r"``([^`]+)``", r"`\1`", " ".join(text.split())).replace("|", "\\|")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 # --- the command line
@@ -181,13 +200,9 @@ def _prose(text: str) -> str:
 
 def command_line() -> str:
     """The page of the commands."""
-    parts = [
-        "# The command line\n\nThis page is made from the commands themselves; `roomwire COMMAND --help` prints the same."
-        "\n\n| exit code | |\n|---|---|\n| 0 | done; after a drain, too |\n| 1 | failed, or the answer is no |"
-        "\n| 2 | wrong input or configuration |\n| 3 | the configuration is right, and yet the server could not start |"
-    ]
+    parts = [COMMANDS]
     parts += _commands(program, click.Context(program, info_name="roomwire"))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _commands(group: click.Command, context: click.Context) -> Iterator[str]:
@@ -216,6 +231,8 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
             rows.append(f"| `{names}` | {_prose(text)} |")
     if rows:
         yield "\n".join(["| option | |", "|---|---|", *rows])
+    if command.epilog:
+        yield f"```text\n{inspect.cleandoc(command.epilog.replace(chr(8), ''))}\n```"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "cli.md": command_line}

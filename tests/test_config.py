@@ -262,6 +262,10 @@ class TestText:
         options = load_here(environ=environ).settings.auth.options
         assert options == {"algorithms": ["HS256"], "issuer": "[not json"}
 
+    def test_bytes_that_are_no_text(self, load_here: Load) -> None:
+        with pytest.raises(ConfigError, match=r"^environment: ROOMWIRE_APP: its value is not UTF-8$"):
+            load_here(environ={"ROOMWIRE_APP": "\udc80"})
+
 
 class TestReferences:
     def test_env(self, load_here: Load) -> None:
@@ -300,6 +304,8 @@ class TestReferences:
             ("file:nope", "the file {folder}/nope cannot be read: No such file or directory"),
             ("file:.", "the file {folder} cannot be read: Is a directory"),
             ("file:binary", "the file {folder}/binary is not UTF-8"),
+            ("file:\0", "expected file: and a path, without a null character"),
+            ("env:BYTES", "its value is not UTF-8"),
             ("file:huge", "the file {folder}/huge is larger than 1048576 bytes"),
         ],
     )
@@ -307,7 +313,7 @@ class TestReferences:
         (tmp_path / "binary").write_bytes(b"\xff")
         (tmp_path / "huge").write_bytes(b"x" * 1_048_577)
         with pytest.raises(ConfigError) as caught:
-            load_here(f"[auth.options]\nsecret = {json.dumps(reference)}\n")
+            load_here(f"[auth.options]\nsecret = {json.dumps(reference)}\n", environ={"BYTES": "a\udc80"})
         assert str(caught.value) == "roomwire.toml: auth.options.secret: " + message.format(folder=tmp_path)
 
     def test_a_fallback_is_for_a_variable_that_is_not_set(self, load_here: Load) -> None:

@@ -17,7 +17,7 @@ from roomwire.core.events import check_event_name
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.publication import Publication
 from roomwire.core.routing import Handler, Hook, Router
-from roomwire.node.connection import Connection
+from roomwire.node.connection import Connection, check_room_name
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current
@@ -30,6 +30,7 @@ ConnectHook = TypeVar("ConnectHook", bound=Callable[..., Awaitable[Collection[st
 DisconnectHook = TypeVar("DisconnectHook", bound=Callable[..., Awaitable[None]])
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
+
 
 class Member:
     """A user in a room, as `App.members` gives it.
@@ -211,11 +212,23 @@ class App:
         await self._scope().node.control.tell(Disconnect(user=user, code=int(code), reason=reason))
 
     async def add(self, user: str, room: str) -> None:
-        """Put all connections of a user into a room, on all nodes, without asking its policy."""
+        """Put all connections of a user into a room, on all nodes, without asking its policy.
+
+        Raises:
+            LocalError: that is no room's name.
+            Unavailable: other nodes could not be told.
+        """
+        check_room_name(room)
         await self._scope().node.control.tell(Add(user=user, room=room))
 
     async def remove(self, user: str, room: str, reason: str = "") -> None:
-        """Take all connections of a user out of a room, on all nodes."""
+        """Take all connections of a user out of a room, on all nodes.
+
+        Raises:
+            LocalError: that is no room's name.
+            Unavailable: other nodes could not be told.
+        """
+        check_room_name(room)
         await self._scope().node.control.tell(Remove(user=user, room=room, reason=reason))
 
     def _scope(self) -> Scope:

@@ -57,6 +57,11 @@ class AsyncioRuntime:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fault(error, task.get_name())
 
+    def is_cancelled(self) -> bool:
+        """Whether a cancellation that the current task sees is meant for it."""
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+
     async def drain(self) -> None:
         """Cancel what still runs, and wait for it to end."""
         while self._tasks:
@@ -95,6 +100,10 @@ class PortableRuntime:
                     self._fault(error, getattr(callback, "__qualname__", repr(callback)))
             await anyio.lowlevel.checkpoint()
 
+    def is_cancelled(self) -> bool:
+        """Whether a cancellation that the current task sees is meant for it: trio has no other."""
+        return True
+
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """See `roomwire.transports.contract.Runtime`."""
         self._tasks.start_soon(self._run, function, arguments)
@@ -117,13 +126,18 @@ async def open_runtime(fault: Fault, clock: Clock = time.monotonic) -> AsyncIter
             with anyio.CancelScope(shield=True):
                 await runtime.drain()
         return
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         portable = PortableRuntime(clock, fault, tasks)
         tasks.start_soon(portable.pump)
         try:
             yield portable
+        except Exception as error:  # noqa: BLE001  raised below, where no task group wraps it
+            failure = error
         finally:
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _on_asyncio() -> bool:

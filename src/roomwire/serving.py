@@ -80,21 +80,33 @@ async def serve(
         _notify_service_manager("READY=1")
         on_ready(addresses)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_drain_on_signal, node, tasks.cancel_scope)
-        await node.serve(ready=ready)
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_drain_on_signal, node, tasks.cancel_scope)
+            await node.serve(ready=ready)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = _only_cause(group)
+        raise cause from cause.__cause__
 
 
-async def _drain_on_signal(node: Node, scope: anyio.CancelScope) -> None:
+async def _drain_on_signal(node: Node, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as tasks:
+            task_status.started()
             async for _ in signals:
                 if node.draining:
                     scope.cancel()
                     return
                 _notify_service_manager("STOPPING=1")
                 tasks.start_soon(node.drain.run)
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    """What task groups wrapped, where it is one exception."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _browser_client() -> HttpResponse:

@@ -325,3 +325,44 @@ def test_a_rewound_stream_forgets_what_came_after(backplane: MemoryBackplane) ->
     assert ([entry.offset for entry in page.entries], page.top.offset) == ([1, 2, 3, 4, 5], 5)
     assert finish(backplane.history("r", start._replace(offset=8), 100)).reason == "fork"
     assert publish(backplane, "r") == Position(start.epoch, 6)
+
+
+def test_a_node_that_was_cut_off_for_long_gets_its_rooms_back(clock: VirtualClock) -> None:
+    hub, sink = MemoryHub(clock), Recorder()
+    cut, alive = MemoryBackplane(hub=hub), MemoryBackplane(hub=hub)
+    finish(cut.start(sink, "cut"))
+    finish(alive.start(Recorder(), "alive"))
+    finish(cut.subscribe("r"))
+    cut.cut()
+    cut.cut()
+    pass_days(alive, clock, 2)
+    assert set(hub.streams) == {"busy"}
+    cut.heal()
+    cut.heal()
+    assert (sink.availability, sink.interruptions) == ([True, False, True], [None])
+    publish(alive, "r")
+    assert len(sink.deliveries) == 1
+    cut.cut()
+    finish(cut.aclose())
+    publish(alive, "r")
+    assert len(sink.deliveries) == 1
+
+
+def test_a_node_that_is_cut_off_may_be_closed(clock: VirtualClock) -> None:
+    hub = MemoryHub(clock)
+    cut, alive = MemoryBackplane(hub=hub), MemoryBackplane(hub=hub)
+    finish(cut.start(Recorder(), "cut"))
+    finish(alive.start(Recorder(), "alive"))
+    finish(cut.subscribe("r"))
+    cut.cut()
+    pass_days(alive, clock, 0.2)
+    finish(cut.aclose())
+    assert set(hub.streams) == {"busy"}
+
+
+def test_a_monotonic_clock_does_not_go_back(clock: VirtualClock) -> None:
+    before = clock()
+    clock.advance(0.0)
+    with pytest.raises(ValueError, match="cannot go back"):
+        clock.advance(-1.0)
+    assert clock() == before

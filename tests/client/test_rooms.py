@@ -201,10 +201,10 @@ class TestResumeByMessage:
         assert message["event"] == "session.resume"
         assert message["data"]["rooms"]["007" + "r" * 100] == "e:7"
         assert len(message["data"]["rooms"]) == 60
-        assert driver.phase is Phase.RESUMING
+        assert driver.phase.value == "resuming"
         rooms = {room: {"position": position, "recovered": True} for room, position in message["data"]["rooms"].items()}
         driver.ack(message["id"], {"rooms": rooms})
-        assert driver.phase is Phase.READY
+        assert driver.phase.value == "ready"
         assert len(driver.items(Recovered)) == 60
         assert [m["event"] for m in driver.sent()] == ["room.join", "message.send"]
         assert not waiting.settled

@@ -530,6 +530,41 @@ class TestReset:
         replay.begin_reset(store.tail.position)
         assert replay.finish_reset() == []
 
+    def test_a_snapshot_that_may_hold_the_branch_that_is_gone(self) -> None:
+        store = Store(5)
+        replay = store.join(None, wants_state=True)
+        store.finish(replay)
+        replay.begin_reset(store.tail.position)
+        store.publish(2)
+        store.top = 5
+        store.tail.interrupted()
+        store.recover()
+        assert store.tail.position == at(5)
+        assert replay.finish_reset() is None
+
+    def test_what_came_of_the_branch_that_is_gone_is_forgotten(self) -> None:
+        tail = RoomTail(at(5), ring_events=0)
+        replay = Replay.resetting(tail, Budget())
+        for old in (entry(6), entry(7)):
+            tail.receive(EPOCH, *old)
+            replay.live(old)
+        tail.recovered(Page(at(5)), tail.begin())
+        tail.reset(at(5))
+        replay.begin_reset(tail.position)
+        new = Entry(5, 6, b"of the new branch")
+        tail.receive(EPOCH, *new)
+        replay.live(new)
+        assert replay.finish_reset() == [new]
+
+    def test_what_is_in_the_state_does_not_follow_on_it(self) -> None:
+        store = Store(5)
+        replay = store.join(None, wants_state=True)
+        store.finish(replay)
+        store.publish(10)
+        replay.begin_reset(store.tail.position)
+        store.publish(RING_EVENTS + 10)
+        assert offsets(replay.finish_reset()) == list(range(16, RING_EVENTS + 26))
+
     def test_a_snapshot_while_the_room_waits_for_its_reset(self) -> None:
         store = Store(5)
         replay = store.join(at(5, "before"))

@@ -236,6 +236,11 @@ class TestRecovery:
         assert offsets(tail.recovered(page(16, [14, 15, 16]), tail.begin())) == [14, 15, 16, 17]
         assert needs(tail) is Need.NONE
 
+    def test_pages_go_on_where_nothing_is_held(self, tail: RoomTail) -> None:
+        tail.interrupted()
+        tail.recovered(page(16, [11, 12]), tail.begin())
+        assert needs(tail) is Need.RECOVER
+
     def test_the_top_may_move_without_an_event(self, tail: RoomTail) -> None:
         tail.compare(at(50))
         assert tail.recovered(page(50), tail.begin()) == []

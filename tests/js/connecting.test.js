@@ -94,6 +94,16 @@ test("a token that comes too late for its attempt is not used", async () => {
   assert.equal(world.socket.query.token, "new");
 });
 
+test("a token's failure that comes too late is not minded", async () => {
+  const world = new World();
+  const failures = [];
+  const client = world.client({ token: () => new Promise((_, reject) => failures.push(reject)) });
+  await world.advance(25 * SECOND);
+  failures[0](new RoomwireError("unauthorized", "log in again"));
+  await world.settle();
+  assert.equal(client.state, "connecting");
+});
+
 test("back-off doubles from 1 s to 30 s with full jitter", async () => {
   const world = new World();
   const client = world.client();
@@ -252,6 +262,14 @@ for (const [status, code] of [[403, "forbidden"], [404, "not_found"], [426, "upg
   });
 }
 
+test("a refusal that comes after its attempt was given up is not minded", async () => {
+  const world = new World("node");
+  const client = world.client();
+  await world.advance(20 * SECOND);
+  world.socket.refuse(403);
+  assert.equal(client.state, "waiting");
+});
+
 test("429 and others wait at least Retry-After", async () => {
   const world = new World("node");
   const client = world.client();
@@ -370,6 +388,19 @@ test("close() is final, closes with 1000 and leaves nothing behind", async () =>
   assert.equal(await codeOf(client.send("a")), "closed");
   assert.equal(await codeOf(client.room("r").join()), "closed");
   assert.equal(client.notify("a"), false);
+});
+
+test("close() takes the client's ears off the browser", async () => {
+  const world = new World();
+  const ears = [];
+  const window = {
+    addEventListener: (event) => ears.push(event),
+    removeEventListener: (event) => ears.splice(ears.indexOf(event), 1),
+  };
+  const client = await world.open({}, { window });
+  assert.deepEqual(ears, ["online", "offline"]);
+  client.close();
+  assert.deepEqual(ears, []);
 });
 
 test("close() while a token is fetched opens no socket", async () => {

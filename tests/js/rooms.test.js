@@ -220,6 +220,16 @@ test("a room that was left is left again where the server puts the client in", a
   assert.equal(client.room("r").joined, false);
 });
 
+test("a room that was left stays left when the server's removal crosses the leave", async () => {
+  const world = new World();
+  const client = await world.open(inRoom);
+  client.room("r").leave();
+  world.socket.say({ event: "room.removed", room: "r", data: { reason: "kicked" } });
+  await world.reconnect();
+  world.socket.welcome(inRoom);
+  assert.equal(world.socket.one("room.leave").room, "r");
+});
+
 test("the server puts the client into a room, and takes it out", async () => {
   const world = new World();
   const client = await world.open();
@@ -343,6 +353,26 @@ test("a proven replay is told once it is complete, with its number of events", a
   assert.deepEqual(order, ["message.new", "room.recovered", "message.new"]);
   await world.advance(5 * SECOND);
   assert.equal(client.heard("room.recovered").length, 1);
+});
+
+test("an event is not handed over once a handler gave the link up, but replayed", async () => {
+  const world = new World();
+  const client = await world.open(inRoom);
+  await world.reconnect();
+  world.socket.welcome({ rooms: { r: { position: "e:8", recovered: true } } });
+  client.on("room.recovered", () => client.simulateOutage(SECOND));
+  world.socket.event("r", "e:9");
+  assert.deepEqual(client.heard("message.new"), []);
+  await world.advance(5 * SECOND);
+  assert.equal(world.socket.query.last_event_id, "r@e:5");
+});
+
+test("a first load that broke before its states came asks for them again", async () => {
+  const world = new World();
+  await world.open(inRoom, { state: true });
+  await world.reconnect();
+  assert.equal(world.socket.query.state, "1");
+  assert.equal(world.socket.query.last_event_id, undefined);
 });
 
 test("a resume that missed nothing says so at once", async () => {

@@ -242,6 +242,10 @@ test("the queue is bounded in bytes", async () => {
   client.send("a", "xxxx", { id: "1" });
   client.send("a", "xxxx", { id: "2" });
   assert.equal(await codeOf(client.send("a", null, { id: "3" })), "queue_full");
+  await world.settle();
+  world.socket.welcome().ack("1");
+  client.send("a", "xxxx", { id: "3" });
+  assert.deepEqual(world.socket.sent.map(({ id }) => id), ["1", "2", "3"]);
 });
 
 test("the default bounds are 100 messages and 524288 bytes", async () => {

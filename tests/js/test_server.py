@@ -143,6 +143,8 @@ async def test_the_first_load_brings_the_state(ann: NodeClient, server: LiveServ
     await come_in(ann, server, state=True)
     state = await ann.wait_event("room.state", reason="requested")
     assert state["data"]["state"] == ["before"]
+    assert await ann.call("send", event="add", data=[1, 2]) == 3
+    assert not [event for event in ann.events if event["event"] == "room.state"], "one state, not one after another"
 
 
 async def test_a_state_in_a_room_already_joined(ann: NodeClient, server: LiveServer) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,7 @@ from roomwire import App
 from roomwire.auth.jwt import JwtAuthenticator, JwtOptions
 from roomwire.auth.origin import OriginPolicy
 from roomwire.backplanes.contract import Backplane
-from roomwire.backplanes.memory import MemoryBackplane
-from roomwire.core.limits import Limits
-from roomwire.core.policy import RoomPolicy
+from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.node import Node
 from roomwire.protocols.native import NativeProtocol
 from roomwire.testing.clock import VirtualClock
@@ -127,6 +126,8 @@ class LiveServer:
         self.node = node
         self.port = port
         self.portal = portal
+        self.ended: Future[Any] = Future()
+        """Done when the node has ended."""
         self._clients = ExitStack()
 
     @property
@@ -202,33 +203,32 @@ class LiveServer:
         self._clients.close()
 
 
-@contextmanager
-def live_server(
+def make_node(
     app: App,
     shell: Shell = SHELLS["callback-asyncio"],
     *,
-    limits: Limits | None = None,
-    rooms: Mapping[str, RoomPolicy] | None = None,
     listen: Mapping[str, Any] | None = None,
     origins: tuple[str, ...] = (),
     clock: Callable[[], float] = time.monotonic,
     backplane: Backplane | None = None,
     **options: Any,
-) -> Iterator[LiveServer]:
-    """A node that serves `app` in a thread, until the end of the block."""
-    node = Node(
+) -> Node:
+    """A node that listens on a free port once it serves."""
+    return Node(
         app,
         backplane=backplane or MemoryBackplane(clock=clock),
-        authenticator=JwtAuthenticator(JwtOptions(algorithms=["HS256"], secret=SECRET)),  # type: ignore[arg-type]
+        authenticator=options.pop("authenticator", None)
+        or JwtAuthenticator(JwtOptions(algorithms=["HS256"], secret=SECRET)),  # type: ignore[arg-type]
         origin=OriginPolicy(origins),
         transport=AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {}))),
-        protocols=[NativeProtocol()],
-        name="node-1",
-        limits=limits,
-        rooms=rooms,
         clock=clock,
-        **{"drain_timeout": 5.0, **options},
+        **{"protocols": [NativeProtocol()], "name": "node-1", "drain_timeout": 5.0, **options},
     )
+
+
+@contextmanager
+def serving(node: Node, portal: anyio.from_thread.BlockingPortal) -> Iterator[LiveServer]:
+    """Serve in the portal's loop until the end of the block; a fault of the node's is raised there."""
     addresses: list[str] = []
 
     async def start(*, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -238,12 +238,42 @@ def live_server(
 
         await node.serve(ready=ready)
 
-    with anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal:
-        future, _ = portal.start_task(start)
-        server = LiveServer(node, int(addresses[0].rpartition(":")[2]) if ":" in addresses[0] else 0, portal)
-        try:
-            yield server
-        finally:
+    future, _ = portal.start_task(start)
+    server = LiveServer(node, int(addresses[0].rpartition(":")[2]) if ":" in addresses[0] else 0, portal)
+    server.ended = future
+    try:
+        yield server
+    finally:
+        if not future.done():
             portal.call(node.drain.run)
-            server.close_clients()
+        server.close_clients()
+        if not future.cancelled():
             future.result(TIMEOUT)
+
+
+@contextmanager
+def live_server(app: App, shell: Shell = SHELLS["callback-asyncio"], **options: Any) -> Iterator[LiveServer]:
+    """A node that serves `app` in a thread, until the end of the block; `options` are those of `make_node`."""
+    node = make_node(app, shell, **options)
+    with (
+        anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal,
+        serving(node, portal) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def live_cluster(
+    apps: Sequence[App], shell: Shell = SHELLS["callback-asyncio"], **options: Any
+) -> Iterator[list[LiveServer]]:
+    """A node for each of `apps`, all on one loop and one `MemoryHub`."""
+    hub = MemoryHub(options.get("clock", time.monotonic))
+    with ExitStack() as stack:
+        portal = stack.enter_context(
+            anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options))
+        )
+        servers = []
+        for number, app in enumerate(apps, start=1):
+            node = make_node(app, shell, backplane=MemoryBackplane(hub=hub), name=f"node-{number}", **options)
+            servers.append(stack.enter_context(serving(node, portal)))
+        yield servers

@@ -1,8 +1,17 @@
-"""Rooms and events, over every shell."""
+"""Events in rooms: who gets what, over every shell."""
 
 from __future__ import annotations
 
-from tests.server.live import LiveServer
+import json
+
+import pytest
+
+from tests.server.conftest import Serve
+from tests.server.live import Client, LiveServer
+
+
+def named(events: list[object], name: str) -> list[dict[str, object]]:
+    return [event for event in events if isinstance(event, dict) and event["event"] == name]
 
 
 def test_a_message_reaches_the_others_and_its_sender_gets_the_ack(server: LiveServer) -> None:
@@ -15,3 +24,130 @@ def test_a_message_reaches_the_others_and_its_sender_gets_the_ack(server: LiveSe
     assert ack["data"] == {"id": event["id"]}
     # Excluded: nothing but presence came to the sender.
     assert {message["event"] for message in ann.events_before("whoami")} <= {"presence.state", "presence.join"}
+
+
+def test_an_event_for_all_reaches_its_sender_too(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    ann.send("everyone", {"n": 1}, room="chat:general")
+    assert ann.receive_until("told")["id"] == bob.receive_until("told")["id"]
+
+
+def test_many_events_come_in_order_to_all(server: LiveServer) -> None:
+    clients = [server.connect(f"user-{number}") for number in range(5)]
+    clients[0].request("publish", {"times": 500}, room="chat:general")
+    for client in clients:
+        offsets = []
+        while len(offsets) < 500:
+            message = client.receive()
+            if message["event"] == "told":
+                offsets.append(int(message["id"].partition(":")[2]))
+        assert offsets == list(range(1, 501))
+
+
+def test_binary_events_go_both_ways(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    header = json.dumps({"event": "draw", "room": "chat:general", "id": "d1"}).encode()
+    ann.connection.send(len(header).to_bytes(4, "big") + header + b"\x00\x01\xff")
+    assert ann.receive_until("ack", id="d1")["data"] == 3
+    frame = next(message for message in iter(bob.receive, None) if isinstance(message, bytes))
+    size = int.from_bytes(frame[:4], "big")
+    fields = json.loads(frame[4 : 4 + size])
+    assert fields.pop("id") == f"{bob.welcome['rooms']['chat:general']['position'].partition(':')[0]}:1"
+    assert fields == {"event": "drawn", "room": "chat:general", "user": "ann"}
+    assert frame[4 + size :] == b"\x00\x01\xff"
+
+
+def test_a_binary_message_to_a_handler_of_json_is_invalid(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    header = b'{"event":"add","id":"d1"}'
+    ann.connection.send(len(header).to_bytes(4, "big") + header + b"\x00")
+    assert ann.receive_until("error", id="d1")["data"] == {
+        "code": "invalid",
+        "message": "add takes JSON, not bytes",
+    }
+
+
+def test_an_ephemeral_event_has_no_id_and_moves_nothing(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    ann.request("typing", room="chat:general")
+    event = bob.receive_until("typing")
+    assert "id" not in event
+    assert event["data"] == {"from": "ann"}
+    rooms = bob.request("session.rooms")["data"]["rooms"]
+    assert rooms["chat:general"] == {"position": bob.welcome["rooms"]["chat:general"]["position"]}
+    # It is not kept either.
+    position = bob.welcome["rooms"]["chat:general"]["position"]
+    late = server.connect("late", query=f"last_event_id=chat:general@{position}")
+    assert late.welcome["rooms"]["chat:general"] == {"position": position, "recovered": True}
+    assert not named(late.events_before("whoami"), "typing")
+
+
+def test_an_excluded_client_id_is_excluded_in_all_its_connections_of_the_room(serve: Serve) -> None:
+    server = serve()
+    ann = server.connect("ann", query="client=ann-phone")
+    # A client id belongs to a user only as far as slots go; the exclusion is by the id alone.
+    other = server.connect("eve", query="client=ann-phone")
+    bob = server.connect("bob")
+    ann.request("message.send", {"content": "hi"}, room="chat:general")
+    bob.receive_until("message.new")
+    assert not named(other.events_before("whoami"), "message.new")
+
+
+def test_a_message_to_a_room_that_one_is_not_in(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    error = ann.request("message.send", {"content": "hi"}, room="chat:other")
+    assert error["data"] == {"code": "not_joined", "message": "join the room first"}
+
+
+def test_members_of_a_broadcast_only_room_do_not_publish(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    ann.request("room.join", room="news:world")
+    assert ann.request("news.send", room="news:world")["data"]["code"] == "forbidden"
+
+
+def test_who_left_gets_nothing_more(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    bob.request("room.leave", room="chat:general")
+    ann.request("message.send", {"content": "hi"}, room="chat:general")
+    assert not named(bob.events_before("whoami"), "message.new")
+    assert bob.request("session.rooms")["data"] == {"rooms": {}}
+
+
+def test_an_event_that_is_too_large_is_an_error_to_its_publisher_alone(serve: Serve) -> None:
+    server = serve()
+    ann, bob = server.connect("ann"), server.connect("bob")
+    # Each lone quote takes two bytes as JSON: bytes are counted, not characters.
+    data = '"' * 65_000
+    with_envelope = server.call(server.node.app.publish, "chat:general", "told", data)
+    assert with_envelope.id is not None
+    assert bob.receive_until("told")["data"] == data
+    with pytest.raises(ValueError, match="limits.max_event_size is 131072"):
+        raise_as_value(server, '"' * 65_536)
+    assert not named(ann.events_before("whoami"), "nothing")
+
+
+def raise_as_value(server: LiveServer, data: str) -> None:
+    from roomwire.core.errors import EventTooLarge
+
+    try:
+        server.call(server.node.app.publish, "chat:general", "told", data)
+    except EventTooLarge as error:
+        raise ValueError(str(error)) from None
+
+
+def position_in(client: Client, room: str = "chat:general") -> str:
+    position = client.request("session.rooms")["data"]["rooms"][room]["position"]
+    assert isinstance(position, str)
+    return position
+
+
+def test_the_position_of_session_rooms_is_that_of_the_last_event(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    ids = ann.request("publish", {"times": 3}, room="chat:general")["data"]
+    for id_ in ids:
+        bob.receive_until("told", id=id_)
+    assert position_in(bob) == ids[-1]
+    # Also for who was excluded from it.
+    sent = ann.request("message.send", {"content": "hi"}, room="chat:general")["data"]["id"]
+    bob.receive_until("message.new", id=sent)
+    assert position_in(ann) == sent

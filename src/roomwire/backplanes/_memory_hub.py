@@ -246,9 +246,7 @@ class MemoryHub:
         streams, rooms, users = self._unswept
         forgotten = False
         for room in _next_part(streams, self.streams):
-            stream = self.streams.get(room)
-            if stream is None:
-                continue
+            stream = self.streams[room]  # only a sweep deletes, and a round has each key once
             stream.trim(now)
             # A stream that never had an event is forgotten without a trace; of another one, a
             # position may be out there, which must not fit the numbers of its next life.
@@ -258,8 +256,8 @@ class MemoryHub:
         if forgotten:
             self.renew_epoch()
         for room in _next_part(rooms, self.presence):
-            if room in self.presence and not self.room_leases(room, now):
+            if not self.room_leases(room, now):
                 del self.presence[room]
         for user in _next_part(users, self.slots):
-            if user in self.slots and not self.user_slots(user, now):
+            if not self.user_slots(user, now):
                 del self.slots[user]

@@ -143,12 +143,14 @@ class Backplane(Protocol):
         Returns after storing. A retry with the same `key` within 5 minutes returns the first position
         and sends nothing. Raises `Unavailable`, with ``stored=None`` where the outcome is unknown.
         """
+        ...
 
     async def publish_ephemeral(self, room: str, body: bytes) -> None:
         """Send to all nodes without number or store; it moves no position."""
 
     async def subscribe(self, room: str) -> Position:
         """Returns the top position once live delivery is certain: all after it will be delivered."""
+        ...
 
     async def unsubscribe(self, room: str) -> None:
         """End the live delivery. Deliveries already under way may still come."""
@@ -159,9 +161,11 @@ class Backplane(Protocol):
         `since` ``None``, or `limit` 0, gives the top alone and proves nothing. A page that does not
         follow on `since` says why in `Page.reason`, and has no entries.
         """
+        ...
 
     async def positions(self, rooms: Sequence[str]) -> dict[str, Position]:
         """The top positions of many rooms in one round trip; keeps their streams from expiring."""
+        ...
 
     async def enter(self, room: str, member: Member) -> None:
         """Take or take over the presence lease of (user, client) in `room`."""
@@ -175,15 +179,18 @@ class Backplane(Protocol):
 
     async def members(self, room: str) -> list[Member]:
         """The leases that have not expired, oldest first."""
+        ...
 
     async def rooms_of(self, user: str) -> list[str]:
         """The rooms in which any connection of `user` has a lease."""
+        ...
 
     async def claim(self, user: str, holder: Holder, limit: int, *, evict: bool) -> Claim:
         """Take one of the `limit` slots of `user`, atomically.
 
         The same client takes its slot over. Full: not granted, or with `evict` the oldest is displaced.
         """
+        ...
 
     async def release(self, user: str, holder: Holder) -> None:
         """Free the slot; nothing where another connection holds it by now."""
@@ -201,9 +208,11 @@ class Backplane(Protocol):
         does not have any more, since another connection holds them, or since they lapsed and `limit`
         others are taken by now: their connections are to be closed.
         """
+        ...
 
     async def reserve(self, key: str, fingerprint: str, lease: float) -> Reservation:
         """Begin an idempotent message; "new" for exactly one caller until `lease` has passed."""
+        ...
 
     async def renew(self, key: str, lease: float) -> None:
         """The handling goes on: extend the pending lease."""

@@ -12,7 +12,7 @@ from roomwire.app import App
 from roomwire.config import nearest
 from roomwire.core.errors import ConfigError
 
-__all__ = ["directory_of", "load_app", "told"]
+__all__ = ["directory_of", "load_app", "put_on_path", "told"]
 
 
 def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App:
@@ -45,6 +45,13 @@ def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App
     return found
 
 
+def put_on_path(app_dir: Path) -> None:
+    """Look for modules of the application, its adapters included, in this folder first."""
+    directory = str(app_dir.resolve())
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
+
+
 def directory_of(target: str) -> Path | None:
     """The folder of an application's module, once it is imported."""
     file = getattr(sys.modules.get(target.partition(":")[0]), "__file__", None)
@@ -52,9 +59,8 @@ def directory_of(target: str) -> Path | None:
 
 
 def _module(target: str, name: str, app_dir: Path) -> Any:
+    put_on_path(app_dir)
     directory = str(app_dir.resolve())
-    if sys.path[:1] != [directory]:
-        sys.path.insert(0, directory)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

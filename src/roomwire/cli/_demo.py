@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from roomwire import plugins
 from roomwire.config import Settings
-from roomwire.core.errors import RoomwireError
 from roomwire.transports.contract import HttpResponse
 
 if TYPE_CHECKING:
@@ -32,16 +31,23 @@ def fresh_secret() -> str:
 
 
 def token_maker(settings: Settings) -> TokenMaker | None:
-    """Makes a token for a user, as the configured authenticator accepts it; None where we hold no secret."""
+    """Makes a token for a user that the configured authenticator accepts.
+
+    None where we hold no secret, or where tokens must say more than a user's name.
+    """
     if settings.auth.type != "jwt":
         return None
-    from roomwire.auth.jwt import JwtOptions, issue
+    from roomwire.auth.jwt import JwtOptions, inspect, issue
 
     plugin = plugins.find(plugins.AUTHENTICATORS, "jwt")
     options = plugins.load_options(plugin, plugins.load_class(plugin), settings.auth.options)
     if not isinstance(options, JwtOptions) or options.secret is None:
         return None
-    return lambda user: issue(options, user, ttl=_TTL)
+
+    def make_token(user: str) -> str:
+        return issue(options, user, ttl=_TTL)
+
+    return make_token if inspect(options, make_token("ann")).identity is not None else None
 
 
 def demo_pages(directory: Path | None, make_token: TokenMaker | None) -> Mapping[str, Page]:
@@ -57,9 +63,5 @@ def demo_pages(directory: Path | None, make_token: TokenMaker | None) -> Mapping
             users = [{"user": user, "name": name, "token": make_token(user)} for user, name in USERS.items()]
             return HttpResponse(200, json.dumps({"users": users}).encode(), headers=_NO_STORE)
 
-        try:
-            tokens()
-        except RoomwireError:
-            return pages  # the application's tokens need more than a user's name
         pages["/demo/tokens"] = tokens
     return pages

@@ -72,7 +72,7 @@ def _token(user: str | None, settings: Settings | None) -> Token:
         return os.environ.get(TOKEN_VARIABLE)
     make = token_maker(settings)
     if make is None:
-        raise ConfigError(f"--user: the configuration holds no secret to make a token with; set {TOKEN_VARIABLE}")
+        raise ConfigError(f"--user: the configuration is not enough to make a token with; set {TOKEN_VARIABLE}")
     return partial(make, user)
 
 

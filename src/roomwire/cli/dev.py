@@ -98,7 +98,7 @@ def _banner(
             if "/demo/tokens" in pages:
                 lines += [(name, f"{site}?user={user}") for user, name in USERS.items()]
     if make_token is not None and "/" not in pages:
-        lines += [(f"{name}'s token", make_token(user)) for user, name in USERS.items()]
+        lines += [(f"token of {name}", make_token(user)) for user, name in USERS.items()]
     click.echo(err=True)
     click.secho(f"  roomwire dev: {loaded.settings.app}", bold=True, err=True)
     click.echo(err=True)

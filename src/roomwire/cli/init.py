@@ -12,14 +12,10 @@ from roomwire.core.errors import ConfigError
 
 __all__ = ["command"]
 
+# A template's application is the example of that name: in the sources its files are links to it.
 _TEMPLATES = Path(__file__).with_name("templates")
-# In a checkout the rest of a template is the example itself; a wheel has both in one folder.
-_EXAMPLES = Path(__file__).parents[3] / "examples"
-
 _SUFFIX = ".template"
 _SECRET = "@SECRET@"  # noqa: S105  what is replaced by one
-_SKIPPED_NAMES = frozenset({"__pycache__", ".env", ".gitignore"})
-_SKIPPED_SUFFIXES = frozenset({".pyc", ".sqlite3", ".sqlite3-shm", ".sqlite3-wal"})
 
 
 @click.command("init")
@@ -32,8 +28,6 @@ def command(*, template: str, directory: Path | None) -> None:
     """
     target = directory or Path(template)
     files = dict(_files_of(template))
-    if not any(name == Path("app.py") for name in files):
-        raise ConfigError(f"the template {template} is not part of this installation: install roomwire anew")
     taken = sorted(str(name) for name in files if (target / name).exists())
     if taken:
         raise ConfigError(f"{target} has {', '.join(taken)} already: choose another directory, or move them away")
@@ -52,12 +46,6 @@ def command(*, template: str, directory: Path | None) -> None:
 def _files_of(template: str) -> Iterator[tuple[Path, bytes]]:
     """The files of a new project by their name in it, with a secret of its own."""
     secret = secrets.token_urlsafe(48)
-    for root in (_EXAMPLES / template, _TEMPLATES / template):
-        for path in sorted(root.rglob("*")):
-            name = path.relative_to(root)
-            if not path.is_file() or _SKIPPED_NAMES.intersection(name.parts) or path.suffix in _SKIPPED_SUFFIXES:
-                continue
-            content = path.read_bytes()
-            if path.suffix == _SUFFIX:
-                name, content = name.with_suffix(""), content.replace(_SECRET.encode(), secret.encode())
-            yield name, content
+    root = _TEMPLATES / template
+    for path in sorted(root.rglob("*" + _SUFFIX)):
+        yield path.relative_to(root).with_suffix(""), path.read_bytes().replace(_SECRET.encode(), secret.encode())

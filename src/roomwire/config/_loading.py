@@ -32,6 +32,7 @@ from roomwire.config.settings import Settings
 __all__ = ["Loaded", "load"]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MAX_FILE = 1_048_576
 # The command line reads these itself.
 _OWN = frozenset({CONFIG_VARIABLE, "ROOMWIRE_TOKEN"})
@@ -202,14 +203,21 @@ def _resolve(value: Any, variables: Mapping[str, str], directory: FilePath) -> t
                 return None, value, "expected env: and the name of an environment variable, such as env:REDIS_URL"
             if name not in variables:
                 return None, value, f"the environment variable {name} is not set"
-            return variables[name], value, ""
+            return variables[name], value, _text_fault(variables[name])
         case str() if value.startswith("file:"):
             return _read_file(value, directory)
+        case str():
+            return value, "", _text_fault(value)
         case list():
             return _resolve_all(value, list(enumerate(value)), variables, directory)
         case dict():
             return _resolve_all(value, list(value.items()), variables, directory)
     return value, "", ""
+
+
+def _text_fault(text: str) -> str:
+    # Python spells what it cannot decode of the environment as lone surrogates (PEP 383).
+    return "" if text.isascii() or not _SURROGATE.search(text) else "its value is not UTF-8"
 
 
 def _resolve_all(
@@ -237,6 +245,8 @@ def _read_file(reference: str, directory: FilePath) -> tuple[Any, str, str]:
         return None, reference, f"the file {path} cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         return None, reference, f"the file {path} is not UTF-8"
+    except ValueError:
+        return None, reference, "expected file: and a path, without a null character"
 
 
 # --- validating

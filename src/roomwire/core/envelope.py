@@ -83,18 +83,19 @@ def _refuse_constant(name: str) -> NoReturn:
 # square of its digits.
 def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        _count_digits(text)
+        _check_digits(text)
     return int(text)
 
 
 def _fraction(text: str) -> float:
     if len(text) > MAX_DIGITS:
-        _count_digits(text)
+        _check_digits(text)
     return float(text)
 
 
-def _count_digits(number: str) -> None:
-    if sum(map(str.isdigit, number)) > MAX_DIGITS:
+def _check_digits(number: str) -> None:
+    # All that is not a digit: two signs, a point and an e.
+    if len(number) > MAX_DIGITS + 4 or sum(map(str.isdigit, number)) > MAX_DIGITS:
         raise _Refused(f"a number of more than {MAX_DIGITS} digits")
 
 

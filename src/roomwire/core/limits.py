@@ -47,6 +47,7 @@ class Limits:
     rooms: PositiveInt = 100
     """Rooms that one connection may be in."""
     heartbeat_interval: PositiveFloat = 30.0
+    """Between two heartbeats to a client."""
     heartbeat_timeout: PositiveFloat = 90.0
     """Silence after which a connection is dead. It has a deadline of its own."""
     idle_timeout: NonNegativeFloat = 0.0
@@ -58,17 +59,22 @@ class Limits:
     min_byte_rate: NonNegativeFloat = 1024.0
     """Bytes a second while a message is incomplete, after `byte_rate_grace` (slowloris)."""
     byte_rate_grace: PositiveFloat = 10.0
+    """From the first byte of a message to the first look at its rate."""
 
     # --- rates, each a bucket: so many a second, so many at once
     messages_per_second: PositiveFloat = 50.0
+    """Above it a message is answered with ``rate_limited``."""
     message_burst: PositiveInt = 100
     bytes_per_second: PositiveFloat = 262_144.0
+    """Bytes as they come from the network; above it 4004."""
     byte_burst: PositiveInt = 1_048_576
+    """Above `max_message_size`."""
     frames_per_second: PositiveFloat = 200.0
+    """Frames of all kinds; above it 4004."""
     frame_burst: PositiveInt = 1200
     """Above `max_fragments`, so that one fragmented message fits."""
     max_errors: PositiveInt = 20
-    """Errors within a minute that a connection may be told, then 1008."""
+    """Messages that cannot be read, within a minute; one more, and 1008."""
 
     # --- queues
     inbox_messages: PositiveInt = 64
@@ -86,7 +92,9 @@ class Limits:
     replay_bytes: PositiveInt = 4_194_304
     """The same in bytes."""
     snapshot_timeout: PositiveFloat = 5.0
+    """For the application to compute a room's state; then it is ``null``: reload."""
     idempotency_window: PositiveFloat = 300.0
+    """How long a message's reply is remembered for a second copy."""
     resume_timeout: PositiveFloat = 10.0
     """For the first message after a handshake with ``last_event_id=later``."""
     handler_warning: PositiveFloat = 1.0

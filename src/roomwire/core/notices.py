@@ -114,7 +114,7 @@ class RoomsReply:
 
 @dataclass(slots=True)
 class Failed:
-    """A command's failure."""
+    """A command's failure; `details` is any JSON value, `message` a text for people and never a library's."""
 
     ref: str | None
     code: str

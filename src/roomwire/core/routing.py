@@ -10,21 +10,26 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Never, NoReturn
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from roomwire.core.envelope import dump
-from roomwire.core.errors import DeclarationError, EventError
+from roomwire.core.errors import DeclarationError, EventError, LocalError
 from roomwire.core.patterns import Pattern, PatternTable
 
 __all__ = ["Handler", "Hook", "InvalidReturn", "Router"]
 
 Returned = Awaitable[Any]
 
+_UNCHECKED = (Any, object)
+_NOTHING = (None, type(None), NoReturn, Never)
+_MAX_FAULTS = 20
+_PYDANTIC_FAULTS = frozenset(typing.get_args(ErrorType))
 
-class InvalidReturn(Exception):  # noqa: N818  a fault of the application, told to it in the log
+
+class InvalidReturn(LocalError):
     """A handler returned what its own annotation, or JSON, does not allow."""
 
 
@@ -41,9 +46,19 @@ def _hints(function: Callable[..., object]) -> dict[str, Any]:
 
 def _adapter(annotation: Any, function: Callable[..., object], what: str) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(annotation)
-    except PydanticUserError as error:
-        raise DeclarationError(f"{what} of {_name(function)}: pydantic cannot validate it: {error.message}") from error
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    except Exception as error:
+        text = getattr(error, "message", str(error))
+        raise DeclarationError(f"{what} of {_name(function)}: pydantic cannot validate it: {text}") from error
+    if not adapter.pydantic_complete:
+        raise DeclarationError(f"{what} of {_name(function)}: its type names one that is not defined yet")
+    return adapter
+
+
+def _is_bytes(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation is bytes
 
 
 class Hook:
@@ -54,6 +69,13 @@ class Hook:
         link: the class whose annotation marks the connection's parameter.
         names: the parameters that the room pattern names.
         takes_data: whether one more parameter, the data, is allowed.
+
+    Attributes:
+        function: the function.
+        name: its name, for logs and errors.
+        hints: its annotations, resolved.
+        pass_link: whether it takes the connection.
+        data: the name of the parameter that takes the data, if it has one.
 
     Raises:
         DeclarationError: with the names of what does not fit.
@@ -111,9 +133,18 @@ class Hook:
 class Handler(Hook):
     """A handler of an event.
 
-    Attributes:
+    Args:
         event: the event's name.
+        function: an ``async def``.
+        link: the class whose annotation marks the connection's parameter.
+        pattern: the rooms that it is for; None for wherever no pattern matches.
         joined: whether the connection has to be in the room.
+
+    Attributes:
+        binary: whether it takes the payload of binary messages; else it takes JSON.
+
+    Raises:
+        DeclarationError: with the names of what does not fit.
     """
 
     __slots__ = ("_returns", "_validate", "binary", "event", "joined", "pattern")
@@ -126,28 +157,39 @@ class Handler(Hook):
         self.pattern = pattern
         self.joined = joined
         annotation = Any if self.data is None else self.hints.get(self.data, Any)
-        self.binary = annotation is bytes
-        self._validate = None if annotation in (Any, object, bytes) else _adapter(annotation, function, "the data")
+        self.binary = _is_bytes(annotation)
+        self._validate: Callable[[Any], object] | None = None
+        if annotation not in (*_UNCHECKED, bytes):
+            adapter = _adapter(annotation, function, f"the parameter {self.data}")
+            self._validate = adapter.validate_python if self.binary else adapter.validate_json
         returns = self.hints.get("return", Any)
-        self._returns = None if returns in (Any, object, None, type(None)) else _adapter(returns, function, "the return")
+        unchecked = returns in (*_UNCHECKED, *_NOTHING)
+        self._returns = None if unchecked else _adapter(returns, function, "the return")
 
-    def arguments(
-        self, link: object, path: Mapping[str, str], data: str | bytes, value: object
-    ) -> dict[str, object]:
+    def arguments(self, link: object, path: Mapping[str, str], data: str | bytes, value: object) -> dict[str, object]:
         """The keyword arguments for a message.
 
+        Args:
+            link: the connection.
+            path: the parameters of the room's pattern.
+            data: raw JSON, or the payload of a binary message.
+            value: `data` decoded, for a handler that takes any JSON.
+
         Raises:
-            EventError: code ``invalid``, with the faults as details.
+            EventError: code ``invalid``; where the data does not fit, with its faults as details.
         """
         if self.data is not None and self.binary != isinstance(data, bytes):
             wanted, got = ("bytes", "JSON") if self.binary else ("JSON", "bytes")
             raise EventError("invalid", f"{self.event} takes {wanted}, not {got}")
         try:
             arguments = self.bind(link, path)
-            if self.data is not None:
-                arguments[self.data] = value if self._validate is None else self._validate.validate_json(data)
-        except ValidationError as error:
-            raise EventError("invalid", "the data does not fit the event's schema", _faults(error)) from None
+        except ValidationError:
+            raise EventError("invalid", "the room does not fit the event's schema") from None
+        if self.data is not None:
+            try:
+                arguments[self.data] = value if self._validate is None else self._validate(data)
+            except ValidationError as error:
+                raise EventError("invalid", "the data does not fit the event's schema", _faults(error)) from None
         return arguments
 
     def dump(self, value: object) -> bytes:
@@ -160,14 +202,19 @@ class Handler(Hook):
             if self._returns is None:
                 return b"null" if value is None else dump(value)
             return self._returns.dump_json(self._returns.validate_python(value))
-        except (ValidationError, PydanticSerializationError, ValueError) as error:
+        except ValueError as error:  # pydantic's errors of validation and of serialisation are some
             raise InvalidReturn(f"{self.name} returned what its annotation does not allow: {error}") from error
 
 
 def _faults(error: ValidationError) -> list[dict[str, object]]:
-    """Where and what, without the input and without links to a library's pages."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    return [{"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]} for fault in faults[:20]]
+    """Where and what, as codes. A text is told only where the application wrote it (`PydanticCustomError`)."""
+    faults = []
+    for found in error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_FAULTS]:
+        fault: dict[str, object] = {"loc": list(found["loc"]), "type": found["type"]}
+        if found["type"] not in _PYDANTIC_FAULTS:
+            fault["msg"] = found["msg"]
+        faults.append(fault)
+    return faults
 
 
 class Router:

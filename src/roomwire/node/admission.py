@@ -15,33 +15,40 @@ from typing import TYPE_CHECKING
 import anyio
 
 from roomwire.backplanes.contract import Holder
-from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.closing import CloseCode
 from roomwire.core.errors import EventError, HandshakeRefused, InvalidCursor, LocalError, Refusal, Unavailable
-from roomwire.core.identity import Identity
+from roomwire.core.identity import Identity, is_user
 from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.core.session import Session
 from roomwire.node import journal
 from roomwire.node.connection import Connection
 from roomwire.node.control import Evict
-from roomwire.node.scope import Scope, current
+from roomwire.node.scope import acting
 from roomwire.transports.contract import Admission
 
 if TYPE_CHECKING:
     from roomwire.node.node import Node
 
-__all__ = ["Admissions"]
+__all__ = ["Admissions", "is_client_id"]
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 _RETRY_AFTER = 5
+"""Seconds after which a refused client may try again."""
+_FAILED = "the server failed; it has been logged"
 
 
 def _bad_request(detail: str) -> HandshakeRefused:
     return HandshakeRefused(Refusal(400, "bad_request", detail))
 
 
+def is_client_id(text: str) -> bool:
+    """Whether it is 8 to 64 characters of ``A-Z a-z 0-9 _ -``."""
+    return _CLIENT.fullmatch(text) is not None
+
+
 def unavailable(detail: str, retry_after: float = _RETRY_AFTER) -> Refusal:
-    """The refusal of a node that cannot take the connection now."""
+    """The refusal of a node that cannot take the connection now; `retry_after` in seconds."""
     return Refusal(503, "unavailable", detail, (("Retry-After", str(max(1, round(retry_after)))),))
 
 
@@ -56,7 +63,7 @@ class Admissions:
         """See `roomwire.transports.contract.Host`."""
         node = self._node
         if node.draining:
-            return unavailable("the server is shutting down", node.drain.retry_after())
+            return node.drain.refusal()
         if self.pending >= node.limits.max_pending_handshakes:
             return unavailable("too many handshakes at once")
         return None
@@ -76,12 +83,19 @@ class Admissions:
             raise HandshakeRefused(unavailable("the backplane cannot be reached")) from None
         except TimeoutError:
             raise HandshakeRefused(unavailable("the decision took too long")) from None
+        except HandshakeRefused:
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            journal.failed(None, "handshake", error)
+            raise HandshakeRefused(unavailable(_FAILED)) from None
         finally:
             self.pending -= 1
 
     async def _admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         node = self._node
         identity = await node.authenticator.authenticate(head)
+        if not is_user(identity.user):
+            raise LocalError(f"the authenticator gave {identity.user!r}, which is no user's id")
         client = self._client_of(head)
         cursor, later = self._cursor_of(head)
         protocol = node.protocol_of(subprotocol)
@@ -90,14 +104,17 @@ class Admissions:
             node, identity, session, protocol, id=secrets.token_hex(8), client=client, peer=head.peer
         )
         auto = await self._ask_hook(connection)
-        await self._claim(connection, identity)
+        # From now on it can be closed, by its user's other connections and by control messages.
+        node.register(connection)
         try:
-            if len(node.connections) >= node.limits.max_connections:
+            await self._claim(connection, identity)
+            if len(node.connections) > node.limits.max_connections:
                 raise HandshakeRefused(unavailable("the server is full"))
             await self._join(connection, auto, cursor, later, wants_state=head.query_values("state") == ["1"])
+            if node.draining:
+                raise HandshakeRefused(node.drain.refusal())
         except BaseException:
-            connection._closing = Closing.of(CloseCode.NORMAL)
-            node.runtime.spawn(node.release, connection)
+            connection.lost(CloseCode.ABNORMAL, "", by_peer=False)
             raise
         return Admission(connection)
 
@@ -119,7 +136,7 @@ class Admissions:
         values = head.query_values("client")
         if not values:
             return secrets.token_urlsafe(16)
-        if len(values) > 1 or _CLIENT.fullmatch(values[0]) is None:
+        if len(values) > 1 or not is_client_id(values[0]):
             raise _bad_request("client is 8 to 64 characters of A-Z a-z 0-9 _ -")
         return values[0]
 
@@ -141,20 +158,18 @@ class Admissions:
         hook = self._node.app.connect_hook
         if hook is None:
             return ()
-        token = current.set(Scope(self._node, connection))
         try:
-            rooms = await hook.function(**hook.bind(connection, {}))
+            with acting(self._node, connection):
+                rooms = await hook.function(**hook.bind(connection, {}))
         except EventError as error:
             raise HandshakeRefused(
                 Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)
             ) from None
-        except (Unavailable, TimeoutError):
+        except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(connection, hook.name, error)
-            raise HandshakeRefused(unavailable("the server failed; it has been logged")) from None
-        finally:
-            current.reset(token)
+            raise HandshakeRefused(unavailable(_FAILED)) from None
         if rooms is False:
             raise HandshakeRefused(Refusal(403, "forbidden", "not allowed", cause="the connect hook said no"))
         return self._checked(hook.name, rooms)
@@ -165,7 +180,7 @@ class Admissions:
         if isinstance(rooms, str) or not isinstance(rooms, Collection) or not all(map(is_room_name, rooms)):
             error = LocalError(f"{hook} returns the names of rooms, or False to refuse; it returned {rooms!r}")
             journal.failed(None, hook, error)
-            raise HandshakeRefused(unavailable("the server failed; it has been logged"))
+            raise HandshakeRefused(unavailable(_FAILED))
         return rooms
 
     async def _claim(self, connection: Connection, identity: Identity) -> None:
@@ -181,9 +196,8 @@ class Admissions:
         displaced = claim.displaced
         if displaced is None or displaced.connection == connection.id:
             return
+        order = Evict(connection=displaced.connection, moved=displaced.client == connection.client)
         if displaced.node == node.name:
-            here = node.connections.get(displaced.connection)
-            if here is not None:
-                here._shut(Closing.of(CloseCode.REPLACED))
+            node.control.evict(order)
         else:
-            await node.control.tell(Evict(connection=displaced.connection), displaced.node)
+            await node.control.tell(order, displaced.node)

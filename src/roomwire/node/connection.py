@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic_core import from_json
+
 from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.commands import Command, Heartbeat
 from roomwire.core.envelope import dump, encode, encode_binary
-from roomwire.core.errors import ConnectionClosed, LocalError
+from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
 from roomwire.core.events import check_event_name
 from roomwire.core.identity import Identity
 from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply
-from roomwire.core.positions import Position
+from roomwire.core.positions import Position, is_room_name
 from roomwire.core.session import Session
 from roomwire.node import journal
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from roomwire.protocols.contract import Message, WireProtocol
     from roomwire.transports.contract import Framing, Link
 
-__all__ = ["Connection"]
+__all__ = ["MAX_INFO", "Connection", "check_room_name"]
+
+MAX_INFO = 4096
+"""Bytes of `Connection.info` as JSON: every member of every room of the connection is sent it."""
 
 
 class Connection:
@@ -42,8 +47,6 @@ class Connection:
         client: the client's id, kept over its reconnects.
         claims: what the credential says besides, such as a JWT's payload.
         peer: where the client is, for logs.
-        info: what other members of a room are told of this one; any JSON value. Set it in the
-            connect hook.
     """
 
     __slots__ = (
@@ -53,21 +56,23 @@ class Connection:
         "_closing",
         "_codec",
         "_inbox",
+        "_info",
         "_kind",
         "_link",
         "_memberships",
+        "_moved",
         "_node",
         "_paused",
         "_protocol",
         "_received",
         "_session",
         "_state",
+        "_wanted",
         "_welcome",
         "_working",
         "claims",
         "client",
         "id",
-        "info",
         "peer",
         "user",
     )
@@ -95,16 +100,18 @@ class Connection:
         self._paused = False
         self._received = 0
         self._closing: Closing | None = None
+        self._moved = False  # its client has another connection now
         self._by: Literal["server", "peer", "link"] = "server"
         self._welcome: Joins | None = None
         self._auto_rooms: Collection[str] = ()
+        self._wanted: list[str] | None = None  # rooms it was put into before it was open
         self._state: dict[str, Any] | None = None
         self.id = id
         self.user = identity.user
         self.claims: Mapping[str, object] = identity.claims
         self.client = client
         self.peer = peer
-        self.info: object = None
+        self._info = b"null"
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} user={self.user!r} {'open' if self.is_open else 'closed'}>"
@@ -124,6 +131,25 @@ class Connection:
         return self._state
 
     @property
+    def info(self) -> object:
+        """What other members of a room are told of this one: any JSON value. Set it in the connect hook.
+
+        Raises:
+            LocalError: it is no JSON, or more than 4,096 bytes of it.
+        """
+        return from_json(self._info)
+
+    @info.setter
+    def info(self, value: object) -> None:
+        try:
+            info = dump(value)
+        except ValueError as error:
+            raise LocalError(f"info has to be JSON: {error}") from error
+        if len(info) > MAX_INFO:
+            raise LocalError(f"info is {len(info)} bytes of JSON; other members are sent at most {MAX_INFO}")
+        self._info = info
+
+    @property
     def rooms(self) -> frozenset[str]:
         """The rooms that it is in."""
         return frozenset(self._memberships)
@@ -132,11 +158,15 @@ class Connection:
         """Put it into a room, without asking the room's policy; the client gets ``room.joined``.
 
         Raises:
-            EventError: ``too_many_rooms``, or ``unavailable``.
+            EventError: ``too_many_rooms``.
+            Unavailable: the backplane cannot be reached.
             ConnectionClosed: it has ended.
+            LocalError: that is no room's name.
         """
+        check_room_name(room)
         self._check_open()
         await self._node.joining.put_in(self, room)
+        self._check_open()
 
     async def leave(self, room: str, reason: str = "") -> None:
         """Take it out of a room; the client gets ``room.removed``. Nothing where it is not in it."""
@@ -152,14 +182,23 @@ class Connection:
 
         Raises:
             ConnectionClosed: it has ended.
-            LocalError: the name is reserved.
+            EventTooLarge: larger than ``limits.max_event_size``.
+            LocalError: the name is reserved, or `room` is no room's name.
         """
-        self._check_open()
         check_event_name(event)
+        if room is not None:
+            check_room_name(room)
+        self._check_open()
+        message: str | bytes
         if isinstance(data, bytes):
-            self._write((encode_binary(event, data, room=room),))
+            encoded = message = encode_binary(event, data, room=room)
         else:
-            self._write((encode(event, room=room, data=dump(data)).decode(),))
+            encoded = encode(event, room=room, data=dump(data))
+            message = encoded.decode()
+        limit = self._node.limits.max_event_size
+        if len(encoded) > limit:
+            raise EventTooLarge(f"{event} is {len(encoded)} bytes; limits.max_event_size is {limit}")
+        self._write((message,))
 
     async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:
         """Close it. Your own codes are 4100 to 4199 (the client comes back) and 4600 to 4699 (it does not).
@@ -183,9 +222,14 @@ class Connection:
         """See `roomwire.transports.contract.Receiver`."""
         self._link = link
         self._kind = (self._protocol, link.framing)
-        self._node.register(self)
-        self._node.joining.open(self)
         journal.connected(self)
+        if self._closing is not None:  # since it was admitted
+            link.close(self._closing)
+            return
+        self._node.joining.open(self)
+        wanted, self._wanted = self._wanted or (), None
+        for room in wanted:
+            self._node.runtime.spawn(self._node.control.add, self, room)
 
     def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
         """See `roomwire.transports.contract.Receiver`."""
@@ -195,7 +239,7 @@ class Connection:
         now = self._node.runtime.now()
         closing = session.heard(now, frames, size)
         for message in messages:
-            if closing is not None:
+            if closing is not None or self._closing is not None:
                 break
             self._received += 1
             for command in self._codec.receive(message):
@@ -261,9 +305,10 @@ class Connection:
             self._node.depart(self)
         self._link = None
         self._inbox = None
-        if self._kind is not None:  # else the peer went away before the upgrade
+        opened = self._kind is not None  # else the peer went away before the upgrade
+        if opened:
             journal.disconnected(self, self._node.runtime.now() - self._session.opened_at, cause)
-            self._node.forget(self)
+        self._node.forget(self, opened=opened)
 
     def next_deadline(self) -> float:
         """See `roomwire.transports.contract.Receiver`."""
@@ -279,11 +324,15 @@ class Connection:
         elif beat:
             self._link.ping()
             if self._protocol.liveness.beats:
-                positions = self._moved_positions()
-                if positions:
-                    self._tell(Beat(positions))
-                else:
-                    self._link.write(self._node.shared_block(self._kind, Beat()), 1)
+                self._beat()
+
+    def _beat(self) -> None:
+        positions = self._moved_positions()
+        link = self._link  # None where the ping found out that the peer is gone
+        if positions:
+            self._tell(Beat(positions))
+        elif link is not None:
+            link.write(self._node.shared_block(self._kind, Beat()), 1)
 
     # --- for the node
 
@@ -292,20 +341,30 @@ class Connection:
 
     def _write(self, messages: Sequence[Message], *, counted: bool = True) -> None:
         link = self._link
-        if link is not None and messages:
+        # Nothing follows the close frame (RFC 6455 section 5.5.1).
+        if link is not None and messages and self._closing is None:
             link.write(link.framing.block(messages), len(messages), counted=counted)
 
-    def _shut(self, closing: Closing) -> None:
+    def _fail(self, error: Exception) -> None:
+        """A fault on this connection's account: it is logged and closed, the others go on."""
+        journal.failed(self, "connection", error)
+        self._shut(Closing.of(CloseCode.INTERNAL_ERROR))
+
+    def _shut(self, closing: Closing, *, moved: bool = False) -> None:
         """Begin a close from this side. The slot is free, and the rooms are left, from now on."""
         if self._closing is not None:
             return
         positions = self._moved_positions()
         self._closing = closing
+        self._moved = moved
         self._node.depart(self)
-        if self._link is not None:
-            if closing.announced:
-                self._tell(ClosingSoon(closing, positions))
-            self._link.close(closing)
+        link = self._link
+        if link is None:
+            return
+        if closing.announced:
+            block = link.framing.block(self._codec.send(ClosingSoon(closing, positions)))
+            link.write(block, 1, counted=False)
+        link.close(closing)
 
     def _moved_positions(self) -> dict[str, Position]:
         """Positions that moved on without an event for this client, and are told to it now."""
@@ -315,3 +374,13 @@ class Connection:
                 membership.behind = False
                 positions[membership.room.name] = membership.room.flushed
         return positions
+
+
+def check_room_name(room: str) -> None:
+    """Refuse what is no room's name.
+
+    Raises:
+        LocalError: with the rule.
+    """
+    if not is_room_name(room):
+        raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
-from roomwire.core.errors import EventError, RoomwireError
+from roomwire.core.errors import RoomwireError
 from roomwire.node import journal
 
 if TYPE_CHECKING:
+    from roomwire.node.connection import Connection
     from roomwire.node.node import Node
 
 __all__ = ["Add", "Control", "Disconnect", "Evict", "Remove"]
@@ -40,10 +41,11 @@ class Disconnect(_Order):
 
 
 class Evict(_Order):
-    """Close one connection: its slot belongs to another now."""
+    """Close one connection: its slot belongs to another now, with `moved` of the same client."""
 
     do: Literal["evict"] = "evict"
     connection: str
+    moved: bool = False
 
 
 class Add(_Order):
@@ -99,9 +101,7 @@ class Control:
         node = self._node
         match order:
             case Evict():
-                connection = node.connections.get(order.connection)
-                if connection is not None:
-                    connection._shut(Closing.of(CloseCode.REPLACED))
+                self.evict(order)
             case Disconnect():
                 code = order.code if is_sendable(order.code) else CloseCode.REMOVED
                 for connection in node.connections_of(order.user):
@@ -109,16 +109,25 @@ class Control:
                         connection._shut(Closing(code, order.reason))
             case Add():
                 for connection in node.connections_of(order.user):
-                    node.runtime.spawn(self._add, connection.id, order.room)
+                    node.runtime.spawn(self.add, connection, order.room)
             case Remove():
                 for connection in node.connections_of(order.user):
                     node.joining.take_out(connection, order.room, order.reason)
 
-    async def _add(self, connection_id: str, room: str) -> None:
-        connection = self._node.connections.get(connection_id)
-        if connection is None:
+    def evict(self, order: Evict) -> None:
+        """Close a connection of this node; nothing where it is gone."""
+        connection = self._node.connections.get(order.connection)
+        if connection is not None:
+            connection._shut(Closing.of(CloseCode.REPLACED), moved=order.moved)
+
+    async def add(self, connection: Connection, room: str) -> None:
+        """Put a connection into a room; later, where it is still being admitted."""
+        if connection._kind is None:
+            connection._wanted = [*(connection._wanted or ()), room]
+            return
+        if connection._closing is not None:
             return
         try:
             await connection.join(room)
-        except (EventError, RoomwireError) as error:
+        except RoomwireError as error:
             journal.failed(connection, f"add to room {room}", error)

@@ -11,8 +11,10 @@ import random
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.errors import Refusal
 
 if TYPE_CHECKING:
     from roomwire.node.node import Node
@@ -23,6 +25,8 @@ logger = logging.getLogger("roomwire")
 
 _SLICE = 200
 """Closes between two looks at the loop."""
+_FAREWELL = 2.0
+"""Seconds that slots, presence and the application's hooks have when a node is cancelled."""
 
 
 class Drain:
@@ -50,6 +54,11 @@ class Drain:
         if self.began and not self._node.connections:
             self._empty.set()
 
+    def refusal(self) -> Refusal:
+        """What a client is told that comes during a drain."""
+        seconds = str(max(1, round(self.retry_after())))
+        return Refusal(503, "unavailable", "the server is shutting down", (("Retry-After", seconds),))
+
     async def run(self) -> None:
         """Drain; afterwards the transport's `serve` returns. Nothing where it began already."""
         if self.began:
@@ -62,14 +71,17 @@ class Drain:
             for count, connection in enumerate(list(node.connections.values()), start=1):
                 connection._shut(Closing.of(CloseCode.RESTART, self.retry_after()))
                 if count % _SLICE == 0:
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
             if node.connections:
                 await self._empty.wait()
-            while node.workers.running:
-                await anyio.sleep(0.01)
+            await node.workers.finished()
+            await node.farewells.finished()
         await node.transport.aclose()
 
     async def end(self) -> None:
         """The transport has ended, or is being cancelled: nothing may stay behind."""
         self.began = True
         await self._node.transport.aclose()
+        if self._node.farewells:
+            with anyio.move_on_after(_FAREWELL):
+                await self._node.farewells.finished()

@@ -1,38 +1,40 @@
 """Node: what one process runs. It wires the parts together and is the transport's `Host`.
 
 The parts know each other through the node: admission (before the upgrade), workers (commands),
-joining and states (the way into a room), the hub and its rooms (the way of a publication), presence and
-control (what nodes share), drain (the end).
+joining, entering and states (the way into a room), the hub, its rooms and their healing (the way of a
+publication), presence and control (what nodes share), farewells and drain (the end).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from roomwire.auth.contract import Authenticator, OriginCheck
-from roomwire.backplanes.contract import Backplane, HistoryPolicy, Holder
-from roomwire.core.envelope import dump
-from roomwire.core.errors import EventTooLarge, LocalError, Refusal, Unavailable
+from roomwire.backplanes.contract import Backplane, HistoryPolicy
+from roomwire.core.closing import CloseCode
+from roomwire.core.envelope import dump, quote
+from roomwire.core.errors import EventTooLarge, LocalError, Refusal
 from roomwire.core.events import check_event_name
 from roomwire.core.limits import Limits
 from roomwire.core.notices import Notice
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
-from roomwire.core.positions import is_room_name
 from roomwire.core.publication import Publication, write_body
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import journal
-from roomwire.node.admission import Admissions
-from roomwire.node.connection import Connection
+from roomwire.node.admission import Admissions, is_client_id
+from roomwire.node.connection import Connection, check_room_name
 from roomwire.node.control import Control
 from roomwire.node.drain import Drain
+from roomwire.node.entering import Entering
+from roomwire.node.farewells import Farewells
 from roomwire.node.hub import Hub
 from roomwire.node.joining import Joining
 from roomwire.node.presence import Presence
@@ -119,16 +121,19 @@ class Node:
         self._shared: dict[tuple[Kind, type[Notice]], Any] = {}
         self.hub = Hub(self)
         self.joining = Joining(self)
+        self.entering = Entering(self)
         self.states = States(self)
         self.presence = Presence(self)
         self.control = Control(self)
         self.workers = Workers(self)
         self.admissions = Admissions(self)
+        self.farewells = Farewells(self)
         self.drain = Drain(self, drain_timeout, reconnect_spread)
         self.upkeep = Upkeep(self)
         self.runtime: AsyncioRuntime | PortableRuntime
+        self.serving = False
         self._failure: BaseException | None = None
-        self._failed: anyio.Event
+        self._scope: anyio.CancelScope
 
     # --- the life of a node
 
@@ -142,15 +147,15 @@ class Node:
             RoomwireError: an adapter could not start.
             Exception: whatever made one of the node's own callbacks fail.
         """
-        self._failed = anyio.Event()
+        self._scope = anyio.CancelScope()
         async with self._open():
+            self.serving = True
+            self.runtime.spawn(self.upkeep.run)
             try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self.upkeep.run)
-                    tasks.start_soon(self._watch_failure, tasks.cancel_scope)
+                with self._scope:
                     await self.transport.serve(self, ready=ready)
-                    tasks.cancel_scope.cancel()
             finally:
+                self.serving = False
                 with anyio.CancelScope(shield=True):
                     await self.drain.end()
         if self._failure is not None:
@@ -172,16 +177,28 @@ class Node:
                 await stack.enter_async_context(self.app.lifespan(self.app))
             yield
 
-    async def _watch_failure(self, scope: anyio.CancelScope) -> None:
-        await self._failed.wait()
-        scope.cancel()
-
     def fault(self, error: BaseException, where: str) -> None:
         """A fault in the node's own code: it is logged, and `serve` raises it."""
         journal.failed(None, where, error)
         if self._failure is None:
             self._failure = error
-            self._failed.set()
+            self._scope.cancel()
+
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run it as a task of the node."""
+        self.runtime.spawn(function)
+
+    def attend(self, connection: Connection, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run it as a task on a connection's account: what it raises ends that connection with 1011."""
+        self.runtime.spawn(self._attend, connection, function, arguments)
+
+    async def _attend(
+        self, connection: Connection, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            await function(*arguments)
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            connection._fail(error)
 
     @property
     def draining(self) -> bool:
@@ -215,7 +232,7 @@ class Node:
 
     def abandon(self, admission: Admission) -> None:
         """See `roomwire.transports.contract.Host`."""
-        admission.receiver.lost(1006, "", by_peer=True)
+        admission.receiver.lost(CloseCode.ABNORMAL, "", by_peer=True)
 
     def refused(self, head: RequestHead | None, refusal: Refusal, peer: str) -> None:
         """See `roomwire.transports.contract.Host`."""
@@ -228,7 +245,7 @@ class Node:
     # --- connections
 
     def register(self, connection: Connection) -> None:
-        """A connection was admitted."""
+        """A connection is being admitted; `forget` is its counterpart."""
         self.connections[connection.id] = connection
         self._by_user.setdefault(connection.user, set()).add(connection)
 
@@ -238,42 +255,19 @@ class Node:
 
     def depart(self, connection: Connection) -> None:
         """A close begins, or the link broke: the rooms are left and the slot is free."""
-        self.joining.leave_all(connection)
         others = self._by_user.get(connection.user)
         if others is not None:
             others.discard(connection)
             if not others:
                 del self._by_user[connection.user]
-        self.runtime.spawn(self.release, connection)
+        self.farewells.departed(connection, self.entering.leave_all(connection))
 
-    async def release(self, connection: Connection) -> None:
-        """Give the slot back."""
-        holder = Holder(connection.client, connection.id, self.name)
-        try:
-            await self.backplane.release(connection.user, holder)
-        except Unavailable:
-            return  # its lease expires
-        finally:
-            if self.connections.get(connection.id) is connection and connection._link is None:
-                del self.connections[connection.id]
-
-    def forget(self, connection: Connection) -> None:
-        """The link has ended."""
+    def forget(self, connection: Connection, *, opened: bool) -> None:
+        """The link has ended, or there never was one."""
         self.connections.pop(connection.id, None)
         self.drain.noticed_end()
-        if self.app.disconnect_hook is not None:
-            self.runtime.spawn(self._say_goodbye, connection)
-
-    async def _say_goodbye(self, connection: Connection) -> None:
-        hook = self.app.disconnect_hook
-        assert hook is not None
-        token = current.set(Scope(self, connection))
-        try:
-            await hook.function(**hook.bind(connection, {}))
-        except Exception as error:  # noqa: BLE001  the boundary of the application
-            journal.failed(connection, hook.name, error)
-        finally:
-            current.reset(token)
+        if opened:
+            self.farewells.ended(connection)
 
     # --- publishing
 
@@ -306,15 +300,15 @@ class Node:
             Unavailable: the backplane did not store it, or may not have.
         """
         check_event_name(event)
-        if not is_room_name(room):
-            raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
+        check_room_name(room)
+        if exclude is not None and not is_client_id(exclude):
+            raise LocalError(f"{exclude!r} is no client's id, so that it excludes nobody")
         binary = isinstance(data, bytes)
         payload = data if isinstance(data, bytes) else dump(data)
-        size = len(payload) + len(event) + len(room) + len(user or "") + _ENVELOPE
+        size = len(payload) + len(event) + len(quote(room)) + len(quote(user or "")) + _ENVELOPE
         if size > self.limits.max_event_size:
-            raise EventTooLarge(
-                f"{event} is {size} bytes; limits.max_event_size is {self.limits.max_event_size}: send less, or raise it"
-            )
+            limit = self.limits.max_event_size
+            raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {limit}: send less, or raise it")
         body = write_body(event, payload, binary=binary, user=user, exclude=exclude)
         position = None
         if history:
@@ -337,7 +331,11 @@ class Node:
                 continue
             block = blocks.get(kind)
             if block is None:
-                messages = [message for notice in notices for message in connection._codec.send(notice)]
+                try:
+                    messages = [message for notice in notices for message in connection._codec.send(notice)]
+                except Exception as error:  # noqa: BLE001  the boundary of a connection
+                    connection._fail(error)
+                    continue
                 block = blocks[kind] = kind[1].block(messages)
             link.write(block, len(notices))
 

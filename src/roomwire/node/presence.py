@@ -9,33 +9,32 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import anyio.lowlevel
+
 from roomwire.backplanes.contract import Member
-from roomwire.core.envelope import dump
 from roomwire.core.errors import EventError, Unavailable
 from roomwire.core.notices import MemberJoined, MemberLeft, MembersState, Notice, Person
+from roomwire.node.chores import Chores
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
     from roomwire.node.node import Node
     from roomwire.node.rooms import Membership, Room
 
-__all__ = ["Presence"]
+__all__ = ["Presence", "Told", "member_of"]
 
 logger = logging.getLogger("roomwire.backplane")
 
+_LOOKS = 16
+"""Rooms whose members are read at one time."""
+_ENTRIES = 32
+"""Members whose leases are written at one time."""
 
-class _Told:
-    """What the members of a room were told, and whether that is being looked at anew."""
-
-    __slots__ = ("again", "busy", "users")
-
-    def __init__(self) -> None:
-        self.users: dict[str, Person] = {}
-        self.busy = False
-        self.again = False
+Told = dict[str, Person]
+"""The users that the members of a room were told of."""
 
 
 class Presence:
@@ -43,7 +42,9 @@ class Presence:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._told: dict[str, _Told] = {}
+        self._looks: Chores[Room] = Chores(node, self._look, _LOOKS)
+        self._entries: Chores[Membership] = Chores(node, self._enter, _ENTRIES)
+        self._graces: Chores[None] = Chores(node, self._end_graces, 1)
         self._ends: list[tuple[float, int, str, Member]] = []
         self._count = 0
 
@@ -52,7 +53,7 @@ class Presence:
     def entered(self, membership: Membership) -> None:
         """A connection is live in a room."""
         if membership.room.policy.presence:
-            self._node.runtime.spawn(self._enter, membership)
+            self._entries.add(membership)
 
     async def _enter(self, membership: Membership) -> None:
         if membership.left:
@@ -61,32 +62,55 @@ class Presence:
         try:
             await self._node.backplane.enter(room.name, member)
         except Unavailable:
+            # The next refresh makes the lease.
             logger.warning("presence cannot be written now", extra={"roomwire": {"room": room.name}})
         if membership.left:
+            # Its leave may have been quicker than this.
             await self._leave(room.name, member, room.policy.leave_grace)
         self.changed(room.name)
 
-    def gone(self, memberships: Iterable[Membership]) -> None:
-        """Connections left rooms; their users do so after the grace, unless they are back by then."""
-        for membership in memberships:
-            if membership.room.policy.presence:
-                grace = membership.room.policy.leave_grace
-                self._node.runtime.spawn(self._leave, membership.room.name, member_of(membership.connection), grace)
+    async def leave(self, connection: Connection, rooms: Iterable[Room], least_grace: float = 0.0) -> None:
+        """A connection left rooms; its user does so after the grace, unless it is back by then.
+
+        Args:
+            connection: which has left them already.
+            rooms: which.
+            least_grace: seconds, where the rooms' own is shorter.
+        """
+        member = member_of(connection)
+        for room in rooms:
+            if room.policy.presence:
+                await self._leave(room.name, member, max(room.policy.leave_grace, least_grace))
 
     async def _leave(self, room: str, member: Member, grace: float) -> None:
+        if self._is_back(room, member):
+            return
         try:
             await self._node.backplane.leave(room, member, grace)
         except Unavailable:
             return  # the lease expires by itself
-        if grace:
+        back = self._is_back(room, member)
+        if back is not None:
+            self._entries.add(back)
+        elif grace:
             self._count += 1
             heapq.heappush(self._ends, (self._node.runtime.now() + grace, self._count, room, member))
 
+    def _is_back(self, room: str, member: Member) -> Membership | None:
+        """The membership of a connection that left a room and came again."""
+        connection = self._node.connections.get(member.connection)
+        membership = None if connection is None else connection._memberships.get(room)
+        return membership if membership is not None and membership.live else None
+
     def tick(self, now: float) -> None:
-        """Make the leaves whose grace is over known to all nodes."""
-        while self._ends and self._ends[0][0] <= now:
-            _, _, room, member = heapq.heappop(self._ends)
-            self._node.runtime.spawn(self._leave, room, member, 0.0)
+        """Have the leaves whose grace is over made known to all nodes."""
+        if self._ends and self._ends[0][0] <= now:
+            self._graces.add(None)
+
+    async def _end_graces(self, _: None) -> None:
+        while self._ends and self._ends[0][0] <= self._node.runtime.now():
+            end = heapq.heappop(self._ends)
+            await self._leave(end[2], end[3], 0.0)
 
     # --- telling
 
@@ -104,71 +128,57 @@ class Presence:
     def changed(self, name: str) -> None:
         """Something may have changed; looked at once for many hints."""
         room = self._node.hub.rooms.get(name)
-        if room is None or not room.policy.presence:
+        if room is not None and room.policy.presence:
+            self._looks.add(room)
+
+    async def _look(self, room: Room) -> None:
+        # The hints of one turn of the loop are one look.
+        await anyio.lowlevel.checkpoint()
+        if not room.live:
             return
-        told = self._told.setdefault(name, _Told())
-        if told.busy:
-            told.again = True
-        else:
-            told.busy = True
-            self._node.runtime.spawn(self._look, room, told)
-
-    async def _look(self, room: Room, told: _Told) -> None:
         try:
-            while True:
-                told.again = False
-                now = _by_user(await self._node.backplane.members(room.name))
-                self._tell(room, told, now)
-                if not told.again:
-                    break
+            members = await self._node.backplane.members(room.name)
         except Unavailable:
+            # The next sweep looks again.
             logger.warning("presence cannot be read now", extra={"roomwire": {"room": room.name}})
-        finally:
-            told.busy = False
-            if not room.live and not room.buffering:
-                self._told.pop(room.name, None)
+            return
+        self._tell(room, _by_user(members))
 
-    def _tell(self, room: Room, told: _Told, now: dict[str, Person]) -> None:
-        before, told.users = told.users, now
+    def _tell(self, room: Room, now: Told) -> None:
+        before, room.told = room.told or {}, now
         notices: list[Notice] = [MemberJoined(room.name, now[user]) for user in now if user not in before]
         notices += [MemberLeft(room.name, before[user]) for user in before if user not in now]
-        old = [membership for membership in room.live if membership.listed]
         new = [membership for membership in room.live if not membership.listed]
-        if notices and old:
-            self._node.broadcast(old, notices)
+        if notices and len(new) < len(room.live):
+            self._node.broadcast([membership for membership in room.live if membership.listed], notices)
         if new:
             for membership in new:
                 membership.listed = True
             self._node.broadcast(new, [MembersState(room.name, list(now.values()))])
 
-    def interrupted(self, rooms: Iterable[str]) -> None:
+    def interrupted(self, rooms: Collection[Room]) -> None:
         """Hints may have been lost: members get the whole list."""
-        for name in rooms:
-            room = self._node.hub.rooms.get(name)
-            if room is not None and room.policy.presence:
+        for room in rooms:
+            if room.policy.presence:
                 for membership in room.live:
                     membership.listed = False
-                self.changed(name)
+                self._looks.add(room)
 
     def sweep(self) -> None:
         """Look at every room: leases expire without a hint."""
-        for name in list(self._told):
-            self.changed(name)
+        for room in self._node.hub.rooms.values():
+            if room.policy.presence:
+                self._looks.add(room)
 
-    def leases(self) -> list[tuple[str, Member]]:
-        """The leases of this node, to be refreshed."""
-        return [
-            (room.name, member_of(membership.connection))
-            for room in self._node.hub.rooms.values()
-            if room.policy.presence
-            for membership in room.live
-        ]
+    def memberships(self) -> list[Membership]:
+        """The memberships of this node that have a lease."""
+        rooms = (room for room in self._node.hub.rooms.values() if room.policy.presence)
+        return [membership for room in rooms for membership in room.live]
 
 
 def member_of(connection: Connection) -> Member:
     """A connection's entry in a room."""
-    info = b"null" if connection.info is None else dump(connection.info)
-    return Member(connection.user, connection.client, connection.id, info)
+    return Member(connection.user, connection.client, connection.id, connection._info)
 
 
 def _by_user(members: Sequence[Member]) -> dict[str, Person]:

@@ -5,11 +5,16 @@ framing). Publications that came within one turn of the loop are joined into one
 to each member. A turn goes out over a snapshot of the members, each looked at again before its
 write: who left is passed over, and who went live after the snapshot had its events by replay. Long
 fan-outs go on in the next turn of the loop (`Room.flush`'s budget).
+
+Where the past cannot be trusted any more the room is frozen: nothing goes out until its members get a new
+state, and of what came meanwhile only that which follows on it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -23,19 +28,26 @@ from roomwire.core.tail import RoomTail
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
+    from roomwire.node.presence import Told
     from roomwire.protocols.contract import Message, WireProtocol
     from roomwire.transports.contract import Framing
 
-__all__ = ["Kind", "Membership", "Room"]
+__all__ = ["Freeze", "Kind", "Membership", "Room", "messages_of"]
+
+logger = logging.getLogger("roomwire")
 
 Kind = tuple["WireProtocol", "Framing"]
+"""Connections of one kind can be written the same bytes."""
 
 
 class Membership:
     """One connection in one room.
 
     Attributes:
+        room: the room.
+        connection: the connection.
         live: whether it gets the room's events as they come; False before, and for ever after it left.
+        left: whether it is over.
         behind: its position moved on without an event, and it has not been told yet.
         listed: whether it was told the list of members.
         replay: what it waits for before it is live.
@@ -53,15 +65,33 @@ class Membership:
         self.listed = False
 
 
+class Freeze:
+    """A reset of a room: its members wait for a new state.
+
+    Attributes:
+        reason: why, as ``room.state`` says it.
+        overflowed: more came meanwhile than may wait; the state has to be made again.
+        retried: it was made again once.
+    """
+
+    __slots__ = ("overflowed", "reason", "retried")
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.overflowed = False
+        self.retried = False
+
+
 class _Turn:
     """The publications of one turn of the loop on their way to the members of that moment."""
 
-    __slots__ = ("blocks", "done", "excluded", "members", "publications")
+    __slots__ = ("blocks", "done", "excluded", "last", "members", "publications")
 
     def __init__(self, publications: list[Publication], members: list[Membership]) -> None:
         self.publications = publications
         self.members = members
         self.excluded = {p.exclude for p in publications if p.exclude is not None}
+        self.last = next((p for p in reversed(publications) if p.position is not None), None)
         self.blocks: dict[Kind, Any] = {}
         self.done = 0
 
@@ -77,14 +107,16 @@ class Room:
         live: the memberships that get its events.
         buffering: those that wait for a replay or a state.
         flushed: the position up to which all live members have got their events.
-        frozen: a new state is being made for all members; their events wait for it.
+        frozen: set while a new state is being made for all members; their events wait for it.
         recovery: set when the read of the history that is under way has ended.
         jitter: of the position check.
+        told: what its members were told about who is there.
         lock: held while subscribing and unsubscribing.
     """
 
     __slots__ = (
         "_pending",
+        "_pending_bytes",
         "_turns",
         "buffering",
         "flushed",
@@ -94,9 +126,9 @@ class Room:
         "lock",
         "name",
         "policy",
-        "presence",
         "recovery",
         "tail",
+        "told",
         "users",
     )
 
@@ -108,39 +140,46 @@ class Room:
         self.live: dict[Membership, None] = {}
         self.buffering: set[Membership] = set()
         self.flushed = Position("", 0)
-        self.frozen = False
+        self.frozen: Freeze | None = None
         # Checks of many rooms must not come in step; the name spreads them well enough.
         self.jitter = 0.8 + 0.4 * (crc32(name.encode()) / 2**32)
         self.recovery: anyio.Event | None = None
-        self.presence: Any = None
+        self.told: Told | None = None
         self.lock = anyio.Lock()
         self._pending: list[Publication] = []
+        self._pending_bytes = 0
         self._turns: deque[_Turn] = deque()
+
+    # --- the fan-out
 
     def accept(self, publication: Publication) -> None:
         """A publication in its order; `flush` brings it to the members."""
         self._pending.append(publication)
+        self._pending_bytes += len(publication.data)
+        freeze = self.frozen
+        if freeze is not None and (len(self._pending) > BUFFER_EVENTS or self._pending_bytes > BUFFER_BYTES):
+            freeze.overflowed = True
+            self._drop_pending()
 
     @property
     def has_work(self) -> bool:
         """Whether `flush` has something to do."""
-        return not self.frozen and bool(self._pending or self._turns)
-
-    @property
-    def overfull(self) -> bool:
-        """Whether more waits for a frozen room's members than may."""
-        return len(self._pending) > BUFFER_EVENTS or sum(len(p.data) for p in self._pending) > BUFFER_BYTES
+        return self.frozen is None and bool(self._pending or self._turns)
 
     @property
     def is_settled(self) -> bool:
         """Whether every live member has all events up to `flushed`, and none after it."""
-        return not self._turns
+        return not self._turns and self.frozen is None
 
     def seal(self) -> None:
-        """What came so far is for the members of this moment, not for one who goes live next."""
-        if self._pending:
+        """What came so far is for the members of this moment, not for one who goes live next.
+
+        Nothing in a frozen room: whoever goes live there gets the state as well.
+        """
+        if self._pending and self.frozen is None:
             self._turns.append(_Turn(self._pending, list(self.live)))
             self._pending = []
+            self._pending_bytes = 0
 
     def flush(self, budget: int) -> int:
         """Write to at most `budget` members; returns to how many it did."""
@@ -158,40 +197,88 @@ class Room:
             if excluded and connection.client in excluded:
                 self._write_partly(membership, turn)
                 continue
-            kind = connection._kind
-            block = blocks.get(kind)  # type: ignore[arg-type]  # live members have a kind
+            kind, link = connection._kind, connection._link
+            if kind is None or link is None:
+                continue
+            block = blocks.get(kind)
             if block is None:
-                block = blocks[kind] = _encode(turn.publications, kind)  # type: ignore[index, arg-type]
-            link = connection._link
-            if link is not None:
-                link.write(block, count)
-        if turn.done >= len(turn.members):
+                block = blocks[kind] = _encode(turn.publications, kind)
+            link.write(block, count)
+        # A write that failed may have closed the room's last connection, and what was on its way.
+        if turn.done >= len(turn.members) and self._turns and self._turns[0] is turn:
             self._turns.popleft()
-            self._note_position(turn.publications)
+            if turn.last is not None and turn.last.position is not None:
+                self.flushed = turn.last.position
         return len(batch)
 
     def _write_partly(self, membership: Membership, turn: _Turn) -> None:
         client = membership.connection.client
         publications = [p for p in turn.publications if p.exclude != client]
-        if turn.publications[-1].exclude == client:
-            membership.behind = True
+        if turn.last is not None:
+            membership.behind = turn.last.exclude == client
         kind, link = membership.connection._kind, membership.connection._link
         if publications and link is not None and kind is not None:
             link.write(_encode(publications, kind), len(publications))
 
-    def _note_position(self, publications: list[Publication]) -> None:
-        for publication in reversed(publications):
-            if publication.position is not None:
-                self.flushed = publication.position
-                return
+    # --- positions
 
-    def drop_turns(self) -> None:
-        """Forget what is on its way: every member gets a new state instead."""
-        self._pending.clear()
+    def position_of(self, membership: Membership) -> Position:
+        """Where a live member stands at this moment: `flushed`, or further in the middle of a turn."""
+        position = self.flushed
+        for number, turn in enumerate(self._turns):
+            served = membership not in turn.members or (number == 0 and turn.members.index(membership) < turn.done)
+            if not served:
+                break
+            # Who is not among a turn's members went live after it was sealed, beyond its events.
+            if turn.last is not None and turn.last.position is not None:
+                position = turn.last.position
+        return position
+
+    def moved(self, position: Position) -> None:
+        """The stream moved on to `position` without an event: the members are told with the next heartbeat."""
+        if self.is_settled and not self._pending and position != self.flushed:
+            self.flushed = position
+            for membership in self.live:
+                membership.behind = True
+
+    # --- resets
+
+    def freeze(self, reason: str) -> Freeze:
+        """Nothing goes out until `thaw`; what is on its way is forgotten, since the new state has it."""
+        self.clear()
+        self.frozen = Freeze(reason)
+        return self.frozen
+
+    def thaw(self, position: Position) -> None:
+        """The members have got the state as of `position`: go on with what follows on it."""
+        self.frozen = None
+        self.flushed = position
+        self._pending = [p for p in self._pending if p.position is None or p.position.offset > position.offset]
+        for membership in self.live:
+            membership.behind = False
+
+    def clear(self) -> None:
+        """Forget what is on its way, and a reset."""
+        self.frozen = None
         self._turns.clear()
+        self._drop_pending()
+
+    def _drop_pending(self) -> None:
+        self._pending = []
+        self._pending_bytes = 0
+
+
+def messages_of(publications: Iterable[Publication], protocol: WireProtocol) -> list[Message]:
+    """The messages of publications. One that cannot be written is dropped, for it would be tried again for ever."""
+    messages: list[Message] = []
+    for publication in publications:
+        try:
+            messages.append(protocol.broadcast(publication))
+        except Exception as error:
+            logger.error("%s could not be written and was dropped", publication.event, exc_info=error)
+    return messages
 
 
 def _encode(publications: list[Publication], kind: Kind) -> Any:
     protocol, framing = kind
-    messages: list[Message] = [protocol.broadcast(publication) for publication in publications]
-    return framing.block(messages)
+    return framing.block(messages_of(publications, protocol))

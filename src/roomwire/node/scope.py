@@ -6,16 +6,21 @@ a key that is made of the message's. Hooks and the lifespan have a node, and no 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import anyio
+
+from roomwire.core.errors import LocalError
 from roomwire.core.idempotency import publish_key
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
     from roomwire.node.node import Node
 
-__all__ = ["Scope", "current"]
+__all__ = ["Scope", "Stray", "acting", "current"]
 
 
 class Scope:
@@ -40,3 +45,29 @@ class Scope:
 
 
 current: ContextVar[Scope] = ContextVar("roomwire_scope")
+
+
+class Stray(LocalError):
+    """The application's code let a cancellation out that nobody had asked of this task."""
+
+
+@contextmanager
+def acting(node: Node, connection: Connection | None = None, message: str | None = None) -> Iterator[None]:
+    """Run the application's code, which acts on the node meanwhile.
+
+    What comes out of it is an `Exception`, or the end of the task. asyncio tells no difference
+    between a task that is cancelled and one that awaits something cancelled; taken for the former,
+    the latter would end a connection's worker for good without a word.
+
+    Raises:
+        Stray: in place of such a cancellation.
+    """
+    token = current.set(Scope(node, connection, message))
+    try:
+        yield
+    except anyio.get_cancelled_exc_class() as error:
+        if node.runtime.is_cancelled():
+            raise
+        raise Stray("it awaited something that was cancelled") from error
+    finally:
+        current.reset(token)

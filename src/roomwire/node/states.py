@@ -8,7 +8,6 @@ none can be in neither.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,11 +17,11 @@ from roomwire.core.envelope import dump
 from roomwire.core.notices import RoomState
 from roomwire.core.positions import Position
 from roomwire.node import journal
-from roomwire.node.scope import Scope, current
+from roomwire.node.scope import acting
 
 if TYPE_CHECKING:
     from roomwire.node.node import Node
-    from roomwire.node.rooms import Membership, Room
+    from roomwire.node.rooms import Freeze, Room
 
 __all__ = ["States"]
 
@@ -45,28 +44,27 @@ class States:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._next: dict[str, _Ticket] = {}
-        self._running: set[str] = set()
+        self._next: dict[Room, _Ticket] = {}
+        self._running: set[Room] = set()
 
     async def take(self, room: Room) -> tuple[Position, bytes]:
         """The room's state as raw JSON (``null``: reload), and the position that it stands for."""
-        ticket = self._next.setdefault(room.name, _Ticket())
-        if room.name not in self._running:
-            self._running.add(room.name)
+        ticket = self._next.setdefault(room, _Ticket())
+        if room not in self._running:
+            self._running.add(room)
             self._node.runtime.spawn(self._run, room)
         await ticket.done.wait()
         assert ticket.position is not None
         return ticket.position, ticket.state
 
     async def _run(self, room: Room) -> None:
-        ticket = None
         try:
-            while (ticket := self._next.pop(room.name, None)) is not None:
-                ticket.position = room.tail.position if room.tail is not None else room.flushed
+            while (ticket := self._next.pop(room, None)) is not None:
+                ticket.position = room.flushed if room.tail is None else room.tail.position
                 ticket.state = await self._compute(room.name)
                 ticket.done.set()
         finally:
-            self._running.discard(room.name)
+            self._running.discard(room)
 
     async def _compute(self, room: str) -> bytes:
         node = self._node
@@ -74,15 +72,12 @@ class States:
         if found is None:
             return b"null"
         hook, path = found
-        token = current.set(Scope(node))
         try:
-            with anyio.fail_after(node.limits.snapshot_timeout):
+            with acting(node), anyio.fail_after(node.limits.snapshot_timeout):
                 state = dump(await hook.function(**hook.bind(None, path)))
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(None, hook.name, error)
             return b"null"
-        finally:
-            current.reset(token)
         if len(state) > node.limits.max_state_size:
             logger.error(
                 "%s returned %d bytes, more than limits.max_state_size; clients of %s have to reload",
@@ -93,16 +88,24 @@ class States:
             return b"null"
         return state
 
-    async def refresh_room(self, room: Room, members: Sequence[Membership], reason: str) -> None:
-        """Give the members that a room had when it was frozen its state; what came meanwhile follows."""
-        position, state = await self.take(room)
-        if room.frozen:
-            self._node.broadcast(members, [RoomState(room.name, position, reason, state)])
-            self._node.hub.thaw(room)
+    async def refresh_room(self, room: Room, freeze: Freeze) -> None:
+        """Give the members of a frozen room its state; what came meanwhile follows."""
+        while room.frozen is freeze:
+            position, state = await self.take(room)
+            if room.frozen is not freeze:
+                return  # it was reset once more, or closed
+            if not freeze.overflowed:
+                self._node.broadcast(list(room.live), [RoomState(room.name, position, freeze.reason, state)])
+                self._node.hub.thaw(room, position)
+            elif freeze.retried:
+                self._give_up(room)
+            else:
+                freeze.retried, freeze.overflowed = True, False
 
-    def give_up(self, room: Room) -> None:
-        """More came for a frozen room than may wait: its members come back later."""
+    def _give_up(self, room: Room) -> None:
+        """More came for a frozen room than may wait, twice: its members come back later."""
         for membership in list(room.live):
             membership.connection._shut(Closing.of(CloseCode.NOT_RESUMABLE))
-        room.drop_turns()
-        room.frozen = False
+        room.clear()
+        if room.tail is not None:
+            room.moved(room.tail.position)

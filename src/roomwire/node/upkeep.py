@@ -11,6 +11,7 @@ import anyio
 from roomwire.backplanes.contract import Holder
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.errors import Unavailable
+from roomwire.node.presence import member_of
 from roomwire.node.workers import LEASE
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Upkeep:
         self._node = node
         self.lag = 0.0
         self._jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (CHECK_EVERY, node.hub.check_positions),
+            (CHECK_EVERY, node.hub.healing.check_positions),
             (RENEW_EVERY, self._renew),
             (REFRESH_EVERY, self._refresh),
             (SWEEP_EVERY, self._sweep),
@@ -48,10 +49,10 @@ class Upkeep:
         self._busy: set[int] = set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until the node has ended."""
         runtime = self._node.runtime
         self._due = [runtime.now() + interval for interval, _ in self._jobs]
-        while True:
+        while self._node.serving:
             expected = runtime.now() + TICK
             await anyio.sleep(TICK)
             now = runtime.now()
@@ -83,17 +84,22 @@ class Upkeep:
 
     async def _refresh(self) -> None:
         node = self._node
-        slots = [
-            (connection.user, Holder(connection.client, connection.id, node.name))
-            for connection in node.connections.values()
-            if connection._closing is None
-        ]
-        limit = node.limits.connections_per_user
-        lost = await node.backplane.refresh(node.presence.leases(), slots, limit=limit)
+        connections = [connection for connection in node.connections.values() if connection.is_open]
+        slots = [(c.user, Holder(c.client, c.id, node.name)) for c in connections]
+        memberships = node.presence.memberships()
+        leases = [(membership.room.name, member_of(membership.connection)) for membership in memberships]
+        lost = await node.backplane.refresh(leases, slots, limit=node.limits.connections_per_user)
         for _, holder in lost:
             connection = node.connections.get(holder.connection)
             if connection is not None:
                 connection._shut(Closing.of(CloseCode.RATE_LIMITED))
+        # What was given up while the refresh was under way may have been made anew by it.
+        for connection in connections:
+            if connection._closing is not None:
+                node.farewells.departed(connection, ())
+        for membership in memberships:
+            if membership.left:
+                node.farewells.left(membership.connection, membership.room)
 
     async def _sweep(self) -> None:
         self._node.presence.sweep()

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Join, Leave, ListMembers, ListRooms, Resume
-from roomwire.core.errors import EventError, Unavailable
+from roomwire.core.envelope import dump
+from roomwire.core.errors import EventError, EventTooLarge, Unavailable
 from roomwire.core.idempotency import NOT_REMEMBERED, fingerprint, message_key, read_reply, write_reply
 from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsReply
 from roomwire.core.routing import Handler
 from roomwire.node import journal
-from roomwire.node.scope import Scope, current
+from roomwire.node.scope import acting
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -34,6 +34,8 @@ LEASE = 15.0
 WAIT = 10.0
 """Seconds that a second copy waits for the first one's reply."""
 _POLL = 0.25
+"""Seconds between two looks for a reply that another node is making."""
+_FAILED = "the server failed; it has been logged"
 
 
 class Workers:
@@ -42,6 +44,8 @@ class Workers:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._scheduled = 0
+        self._working = 0
+        self._idle: anyio.Event | None = None
         self.running: dict[str, anyio.Event | None] = {}
         """Idempotent messages being handled on this node, with an event where somebody waits for the end."""
 
@@ -50,18 +54,30 @@ class Workers:
         self._scheduled += 1
         self._node.runtime.spawn(self._work, connection)
 
+    async def finished(self) -> None:
+        """Wait until no handler runs."""
+        while self._working or self._scheduled:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+        self._idle = None
+
     async def _work(self, connection: Connection) -> None:
         self._scheduled -= 1
-        command = connection._next_command()
-        while command is not None:
-            try:
-                await self._carry_out(connection, command)
-            except Exception as error:  # noqa: BLE001  the boundary of a connection
-                journal.failed(connection, "connection", error)
-                connection._shut(Closing.of(CloseCode.INTERNAL_ERROR))
+        self._working += 1
+        try:
             command = connection._next_command()
-        if self._scheduled == 0:
-            self._node.hub.flush_now()
+            while command is not None:
+                try:
+                    await self._carry_out(connection, command)
+                except Exception as error:  # noqa: BLE001  the boundary of a connection
+                    connection._fail(error)
+                command = connection._next_command()
+            if self._scheduled == 0:
+                self._node.hub.flush_now()
+        finally:
+            self._working -= 1
+            if self._idle is not None and not (self._working or self._scheduled):
+                self._idle.set()
 
     async def _carry_out(self, connection: Connection, command: Command) -> None:
         if isinstance(command, Call):
@@ -72,7 +88,7 @@ class Workers:
         except Unavailable:
             reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
         except EventError as error:
-            reply = Failed(getattr(command, "ref", None), error.code, error.message, error.details)
+            reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
         if reply is not None:
             connection._tell(reply)
 
@@ -91,7 +107,8 @@ class Workers:
                     return Failed(command.ref, "not_joined", "join the room first")
                 return MembersReply(command.ref, await node.presence.people(command.room))
             case ListRooms():
-                return RoomsReply(command.ref, {name: m.room.flushed for name, m in connection._memberships.items()})
+                positions = {name: m.room.position_of(m) for name, m in connection._memberships.items()}
+                return RoomsReply(command.ref, positions)
             case Resume():
                 await node.joining.resume(connection, command)
                 return None
@@ -130,7 +147,7 @@ class Workers:
                 return read_reply(reservation.value, call.ref)
             if self._node.runtime.now() >= deadline:
                 return Failed(call.ref, "unavailable", "the first copy of this message is still being handled")
-            await self._until_done(key)
+            await self._until_done(key, deadline - self._node.runtime.now())
             reservation = await backplane.reserve(key, print_, LEASE)
         self.running[key] = None
         try:
@@ -158,13 +175,13 @@ class Workers:
             # The message took effect and its sender is told so; only a second copy would not know it.
             journal.failed(None, "remember a reply", error)
 
-    async def _until_done(self, key: str) -> None:
+    async def _until_done(self, key: str, seconds: float) -> None:
         """Until the first copy is done here, or a moment where it is handled on another node."""
         if key not in self.running:
             await anyio.sleep(_POLL)
             return
         done = self.running[key] = self.running[key] or anyio.Event()
-        with anyio.move_on_after(WAIT):
+        with anyio.move_on_after(seconds):
             await done.wait()
 
     async def _handle(
@@ -181,24 +198,39 @@ class Workers:
         assert found is not None
         handler, path = found
         node = self._node
-        token = current.set(Scope(node, connection, message))
         started = node.runtime.now()
         try:
             arguments = handler.arguments(connection, path, call.data, call.value)
-            value = await handler.function(**arguments)
-            return None if call.ref is None else Reply(call.ref, handler.dump(value))
+            with acting(node, connection, message):
+                value = await handler.function(**arguments)
+            return None if call.ref is None else self._reply(call.ref, handler, value)
         except EventError as error:
-            return Failed(call.ref, error.code, error.message, error.details)
+            return self._failed(connection, call.ref, handler.name, error)
         except Unavailable:
             return Failed(call.ref, "unavailable", "try again later")
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(connection, handler.name, error)
-            return Failed(call.ref, "internal", "the server failed; it has been logged")
+            return Failed(call.ref, "internal", _FAILED)
         finally:
-            current.reset(token)
             elapsed = node.runtime.now() - started
             if elapsed > node.limits.handler_warning:
                 journal.slow(connection, handler.name, elapsed)
+
+    def _reply(self, ref: str, handler: Handler, value: object) -> Reply:
+        data = handler.dump(value)
+        limit = self._node.limits.max_event_size
+        if len(data) > limit:
+            raise EventTooLarge(f"{handler.name} returned {len(data)} bytes; limits.max_event_size is {limit}")
+        return Reply(ref, data)
+
+    def _failed(self, connection: Connection, ref: str | None, where: str, error: EventError) -> Failed:
+        """What the application raised on purpose; its details may be anything."""
+        try:
+            dump([error.code, error.message, error.details])
+        except ValueError as fault:
+            journal.failed(connection, where, fault)
+            return Failed(ref, "internal", _FAILED)
+        return Failed(ref, error.code, error.message, error.details)
 
     def _refuse(
         self, connection: Connection, call: Call, found: tuple[Handler, dict[str, str]] | None

@@ -55,7 +55,9 @@ class WireProtocol(Protocol):
         ...
 
     @property
-    def liveness(self) -> Liveness: ...
+    def liveness(self) -> Liveness:
+        """How a dead peer is found."""
+        ...
 
     def new_codec(self) -> Codec:
         """A codec for a new session."""

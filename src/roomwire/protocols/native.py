@@ -11,7 +11,7 @@ from roomwire.core import notices
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leave, ListMembers, ListRooms, Resume
 from roomwire.core.envelope import Envelope, dump, encode, encode_binary, parse, parse_binary, quote
 from roomwire.core.errors import InvalidCursor, InvalidMessage
-from roomwire.core.events import RESERVED_EVENTS, RESERVED_PREFIXES
+from roomwire.core.events import is_reserved
 from roomwire.core.notices import Notice, RoomStatus
 from roomwire.core.positions import Position, is_room_name
 from roomwire.core.publication import Publication
@@ -36,12 +36,11 @@ class NativeProtocol:
         """See `roomwire.protocols.contract.Codec.receive`."""
         try:
             envelope = parse(message) if isinstance(message, str) else parse_binary(message)
-            event = envelope.event
-            if event.startswith(RESERVED_PREFIXES) or event in RESERVED_EVENTS:
+            if is_reserved(envelope.event):
                 return (_reserved(envelope),)
         except InvalidMessage as error:
             return (Invalid(error.message, error.id),)
-        return (Call(event, envelope.room, envelope.id, envelope.data, envelope.value),)
+        return (Call(envelope.event, envelope.room, envelope.id, envelope.data, envelope.value),)
 
     def send(self, notice: Notice) -> Sequence[Message]:
         """See `roomwire.protocols.contract.Codec.send`."""
@@ -84,8 +83,8 @@ def _fields(envelope: Envelope, *known: str) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not value.keys() <= set(known):
-        expected = " and ".join(known) or "nothing"
-        raise InvalidMessage(f"the data of {envelope.event} is an object with {expected}", envelope.id)
+        expected = f"has the data {' and '.join(known)}, and no other" if known else "has no data"
+        raise InvalidMessage(f"{envelope.event} {expected}", envelope.id)
     return value
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from roomwire.backplanes.contract import Backplane, Capabilities, HistoryPolicy
 
-__all__ = ["POLICY", "Advance", "Base", "Delivery", "Faults", "MakeBackplane", "Node", "Recorder", "require"]
+__all__ = ["POLICY", "Advance", "Base", "Delivery", "Faults", "MakeBackplane", "Node", "Recorder", "require", "running"]
 
 MakeBackplane = Callable[[], Awaitable[Backplane]]
 Advance = Callable[[float], Awaitable[None]]

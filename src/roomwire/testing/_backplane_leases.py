@@ -113,6 +113,17 @@ class Presence(Base):
             await node.backplane.refresh([("r", ANN)], [])
         assert await node.backplane.members("r") == [ANN]
 
+    async def test_the_rooms_of_a_user(self, node: Node, other: Node) -> None:
+        await node.backplane.enter("r", ANN)
+        await other.backplane.enter("s", ANN)
+        await other.backplane.enter("s", ANN._replace(client="client-9", connection="connection-9"))
+        await node.backplane.enter("t", BOB)
+        for one in (node, other):
+            assert sorted(await one.backplane.rooms_of("ann")) == ["r", "s"]
+        await node.backplane.leave("r", ANN, 0)
+        assert await other.backplane.rooms_of("ann") == ["s"]
+        assert await node.backplane.rooms_of("nobody") == []
+
     async def test_hostile_rooms_users_and_clients(self, node: Node) -> None:
         for room in HOSTILE_NAMES:
             await node.backplane.enter(room, Member(room, room, room, b'"' + room.encode() + b'"'))
@@ -121,6 +132,8 @@ class Presence(Base):
             await node.backplane.enter("r", Member("user", name, "connection"))
         for room in HOSTILE_NAMES:
             assert await node.backplane.members(room) == [Member(room, room, room, b'"' + room.encode() + b'"')]
+        for name in HOSTILE_NAMES:
+            assert sorted(await node.backplane.rooms_of(name)) == sorted([name, "r"])
         members = await node.backplane.members("r")
         assert len(set(members)) == len(members) == 2 * len(HOSTILE_NAMES)
         assert {member.user for member in members} == {*HOSTILE_NAMES, "user"}

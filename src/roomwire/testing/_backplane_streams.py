@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from roomwire.backplanes.contract import HistoryPolicy
 from roomwire.core.errors import Unavailable
@@ -178,17 +179,16 @@ class Streams(Base):
 
     async def test_nothing_falls_between_position_and_delivery(self, node: Node, other: Node) -> None:
         start = (await node.backplane.positions(["r"]))["r"]
-
-        async def publish() -> None:
-            for i in range(50):
-                await other.publish("r", b"%d" % i)
-
+        positions: list[Position] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(publish)
-            await anyio.lowlevel.checkpoint()
-            position = await node.backplane.subscribe("r")
-        entries = (await node.backplane.history("r", start, 100)).entries
-        wanted = {entry.offset for entry in entries if entry.offset > position.offset}
+            group.start_soon(other.publish, "r", *(b"%d" % i for i in range(50)))
+            await checkpoint()
+            positions.append(await node.backplane.subscribe("r"))
+            group.start_soon(other.publish, "r", b"last")
+        (position,) = positions
+        page = await node.backplane.history("r", start, 100)
+        wanted = {entry.offset for entry in page.entries if entry.offset > position.offset}
+        assert wanted
         await node.sink.until(lambda: wanted <= {delivery.offset for delivery in node.sink.of("r")})
 
     async def test_unsubscribe_ends_delivery_on_this_node_alone(self, node: Node, other: Node) -> None:

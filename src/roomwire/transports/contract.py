@@ -62,7 +62,8 @@ class ListenOptions:
         ssl: a context where TLS is spoken.
         shell: ``"callback"``, ``"portable"``, or ``"auto"``.
         compression: whether permessage-deflate may be negotiated.
-        proxy_headers: whether ``X-Forwarded-For`` and ``-Proto`` are believed, from `forwarded_allow_ips`.
+        proxy_headers: whether ``X-Forwarded-For`` and ``-Proto`` are believed, from `forwarded_allow_ips`:
+            addresses, networks, or ``"*"``.
     """
 
     host: str = "127.0.0.1"
@@ -118,12 +119,12 @@ class Link(Protocol):
         """Send a block of the link's framing, or queue it.
 
         `counted` is False for a replay, which does not count as slowness. A queue over its limit is told
-        to the receiver, `Receiver.overflowed`.
+        to the receiver, `Receiver.overflowed`. Nothing once a close began: no frame follows a close frame.
         """
         ...
 
     def ping(self) -> None:
-        """Send a protocol ping, where the transport can."""
+        """Send a protocol ping, where the transport can; nothing once a close began."""
         ...
 
     def close(self, closing: Closing) -> None:
@@ -163,7 +164,10 @@ class Receiver(Protocol):
         ...
 
     def lost(self, code: int, reason: str, *, by_peer: bool, cause: BaseException | None = None) -> None:
-        """The link has ended, with this close code (1006 without a close). Called once."""
+        """The link has ended, with this close code (1006 without a close).
+
+        Called once, and never from within a call of the link.
+        """
         ...
 
     def next_deadline(self) -> float:

@@ -822,7 +822,7 @@ export class Client {
   #onJoined(message) {
     const membership = this.#membership(message.room);
     membership.operation += 1; // a join under way is overtaken
-    membership.wanted ||= null;
+    membership.wanted = null; // the server decided, whatever we wanted before
     const news = this.#admit(membership, message.data, false);
     this.#deliver(message);
     for (const [event, name, data] of news) this.#announce(event, data, name);

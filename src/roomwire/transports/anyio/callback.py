@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, cast
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
-from roomwire.transports.anyio.carrier import Carrier, Phase
+from roomwire.transports.anyio.carrier import LINGER, Carrier
+from roomwire.transports.anyio.outlet import THROUGH_SHELL
 from roomwire.transports.anyio.peers import peer_of
 
 if TYPE_CHECKING:
@@ -28,24 +30,21 @@ class CallbackShell(asyncio.Protocol):
         self._carrier: _CallbackCarrier | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A socket was accepted."""
+        """A socket was accepted; under TLS, its handshake is done."""
         stream = cast("asyncio.Transport", transport)
-        # Zero: the transport says exactly when it holds bytes and when it holds none.
-        stream.set_write_buffer_limits(0)
         self._carrier = _CallbackCarrier(self._owner, stream)
+        # The transport says exactly when it holds bytes and when it holds none. Not so under TLS: there a
+        # limit of zero is passed by a buffer of zero bytes, and the layer below holds up to 64 KiB besides.
+        stream.set_write_buffer_limits(high=1 if self._owner.secure else 0, low=0)
         self._owner.welcome(self._carrier)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        carrier = self._carrier
-        assert carrier is not None
-        try:
-            carrier.receive(data)
-        except Exception as error:  # noqa: BLE001  the boundary of a connection
-            self._owner.failed(carrier, error)
+        assert self._carrier is not None
+        self._carrier.receive(data)
 
     def eof_received(self) -> bool:
-        """The peer sends no more; the transport closes itself."""
+        """The peer sends no more; the transport closes itself behind what it holds."""
         return False
 
     def pause_writing(self) -> None:
@@ -62,10 +61,7 @@ class CallbackShell(asyncio.Protocol):
         """The socket is about to be closed: its descriptor is somebody else's from now on."""
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
-            try:
-                carrier.lost(exc)
-            except Exception as error:  # noqa: BLE001  the boundary of a connection
-                self._owner.failed(carrier, error)
+            carrier.lost(exc)
 
 
 class _CallbackCarrier(Carrier):
@@ -73,13 +69,10 @@ class _CallbackCarrier(Carrier):
 
     def __init__(self, owner: AnyioTransport, stream: asyncio.Transport) -> None:
         sock = stream.get_extra_info("socket")
-        super().__init__(owner, *peer_of(stream.get_extra_info("peername")))
+        peer = peer_of(sock.family, stream.get_extra_info("peername"))
+        super().__init__(owner, peer, THROUGH_SHELL if owner.secure else sock.fileno())
         self._stream = stream
         self._paused = False
-        if not owner.secure:  # under TLS every byte goes through the TLS layer
-            self._fd = sock.fileno()
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _hand_over(self, data: bytes) -> None:
         self._stream.write(data)
@@ -87,36 +80,37 @@ class _CallbackCarrier(Carrier):
     def _held(self) -> int:
         return self._stream.get_write_buffer_size()
 
-    def pause_reading(self) -> None:
+    def _pause(self) -> None:
         if not (self._paused or self._stream.is_closing()):
             self._paused = True
             self._stream.pause_reading()
 
-    def resume_reading(self) -> None:
+    def _unpause(self) -> None:
         if self._paused and not self._stream.is_closing():
             self._paused = False
             self._stream.resume_reading()
 
-    def _end_writing(self) -> None:
-        if self._stream.can_write_eof() and not self._stream.is_closing():
-            self._stream.write_eof()
-        else:
-            self._stream.close()
+    def _close_link(self) -> None:
+        self._stream.close()
 
-    def abort(self) -> None:
-        self._fd = -1
-        self.phase = Phase.CLOSED
+    def _cut(self) -> None:
         self._stream.abort()
 
 
-async def serve_callbacks(owner: AnyioTransport, sockets: list[socket.socket]) -> list[asyncio.Server]:
-    """Accept on `sockets`, which listen already."""
+async def serve_callbacks(owner: AnyioTransport, sockets: list[socket.socket], servers: list[asyncio.Server]) -> None:
+    """Accept on `sockets`, which listen already; what is made is appended to `servers`."""
     loop = asyncio.get_running_loop()
-    servers = []
     options = owner.options
+    how: dict[str, Any] = {"backlog": _ACCEPTS_PER_TURN}
+    if options.ssl is not None:
+        timeout = owner.host.limits.handshake_timeout
+        how |= {"ssl": options.ssl, "ssl_handshake_timeout": timeout, "ssl_shutdown_timeout": LINGER}
     for sock in sockets:
-        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(lambda: CallbackShell(owner), sock=sock, ssl=options.ssl, backlog=_ACCEPTS_PER_TURN)
+        here = dict(how)
+        create: Any = loop.create_server
+        if sock.family == socket.AF_UNIX:
+            create = loop.create_unix_server
+            if sys.version_info >= (3, 13) and not type(loop).__module__.startswith("uvloop"):
+                here["cleanup_socket"] = False  # paths are removed by who made them: `listeners`
+        servers.append(await create(lambda: CallbackShell(owner), sock=sock, **here))
         sock.listen(options.backlog)
-        servers.append(server)
-    return servers

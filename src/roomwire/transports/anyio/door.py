@@ -23,7 +23,7 @@ class Visitor(Protocol):
     """A new socket."""
 
     address: str
-    """Where it comes from, without the port; IPv6: its /64. Empty where that says nothing."""
+    """What it is counted by (`roomwire.transports.anyio.peers.group_of`); empty where it is not."""
 
     def enter(self) -> None:
         """Its turn has come: read its request."""
@@ -72,11 +72,20 @@ class Door:
         if visitor not in self._inside:
             return
         self._inside.discard(visitor)
-        left = self._by_address[visitor.address] - 1
-        if left:
-            self._by_address[visitor.address] = left
-        else:
-            del self._by_address[visitor.address]
+        self._uncount(visitor.address)
+
+    def readdress(self, visitor: Visitor, address: str) -> bool:
+        """Count a visitor by another address than before; False where that one has too many."""
+        if visitor in self._inside:
+            self._uncount(visitor.address)
+            visitor.address = address
+            self._by_address[address] += 1
+        return self._by_address[address] <= self._limits.max_pending_per_ip
+
+    def _uncount(self, address: str) -> None:
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
     def _ask_turn(self) -> None:
         if not self._turn_asked:

@@ -1,23 +1,49 @@
-"""Peers: where a socket comes from, for logs and for limits by address."""
+"""Peers: where a socket comes from, for logs, for trust and for limits by address."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
+from dataclasses import dataclass
 
-__all__ = ["peer_of"]
+__all__ = ["Peer", "group_of", "peer_of"]
 
 
-def peer_of(name: object) -> tuple[str, str]:
-    """The peer for logs, and the address that a limit counts by: IPv6 by its /64, Unix sockets not at all."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a socket.
+
+    Attributes:
+        name: for logs, such as ``"127.0.0.1:51324"``.
+        host: its address without the port; empty for a Unix socket, ``"?"`` where it is not known.
+        group: what a limit by address counts by; empty where it counts by nothing.
+    """
+
+    name: str
+    host: str
+    group: str
+
+
+_UNIX = Peer("unix", "", "")
+_UNKNOWN = Peer("?", "?", "?")
+
+
+def peer_of(family: int, name: object) -> Peer:
+    """From a socket's family and its ``getpeername()``; a peer that is gone already has no name."""
+    if family == socket.AF_UNIX:
+        return _UNIX
     if not isinstance(name, tuple) or len(name) < 2:
-        return "unix", ""
-    host, port = str(name[0]), name[1]
+        return _UNKNOWN
+    host, port = str(name[0]).partition("%")[0], name[1]
+    # A socket for both families shows an IPv4 peer as ::ffff:192.0.2.1.
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped if ":" in host else None
+    if mapped is not None:
+        host = str(mapped)
+    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, group_of(host))
+
+
+def group_of(host: str) -> str:
+    """What a limit by address counts by: one IPv4 address; of IPv6 a /64, which is what one customer gets."""
     if ":" not in host:
-        return f"{host}:{port}", host
-    try:
-        address = ipaddress.IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return f"[{host}]:{port}", host
-    if address.ipv4_mapped is not None:
-        return f"{address.ipv4_mapped}:{port}", str(address.ipv4_mapped)
-    return f"[{host}]:{port}", str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
+        return host
+    return str(ipaddress.IPv6Network((host, 64), strict=False).network_address)

@@ -6,8 +6,10 @@ continued, since how much of it went out is unknown: to cancel is to abort.
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import logging
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,133 +17,166 @@ import anyio.abc
 from anyio.streams.tls import TLSStream
 
 from roomwire.transports.anyio.carrier import Carrier, Phase
-from roomwire.transports.anyio.peers import peer_of
+from roomwire.transports.anyio.outlet import THROUGH_SHELL
+from roomwire.transports.anyio.peers import Peer, peer_of
 
 if TYPE_CHECKING:
     from roomwire.transports.anyio.transport import AnyioTransport
 
 __all__ = ["serve_portably"]
 
+logger = logging.getLogger("roomwire")
+
 _READ = 65_536
+_PIECE = 16_384
+"""Bytes of one `send`: between two of them one can see that a slow peer does take some."""
+_ACCEPTS_PER_TURN = 32
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE = 0.1
+"""Seconds until the next attempt to accept where the process has no descriptor left (trio: 0.1)."""
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
 
 class _StreamCarrier(Carrier):
-    __slots__ = ("_aborted", "_can_read", "_eof_due", "_pending", "_scope", "_stream", "_wake")
+    __slots__ = ("_can_read", "_flushed", "_pending", "_scope", "_stream", "_wake")
 
-    def __init__(self, owner: AnyioTransport, stream: anyio.abc.ByteStream, scope: anyio.CancelScope) -> None:
-        sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610  anyio's typed attributes
-        name = stream.extra(anyio.abc.SocketAttribute.remote_address, None)  # noqa: S610
-        super().__init__(owner, *peer_of(name if sock.family != socket.AF_UNIX else None))
+    def __init__(
+        self, owner: AnyioTransport, peer: Peer, fd: int, stream: anyio.abc.ByteStream, scope: anyio.CancelScope
+    ) -> None:
+        super().__init__(owner, peer, fd)
         self._stream = stream
         self._scope = scope
-        self._pending = b""
+        self._pending: memoryview = memoryview(b"")
         self._wake = anyio.Event()
         self._can_read = anyio.Event()
         self._can_read.set()
-        self._eof_due = False
-        self._aborted = False
-        if not owner.secure:
-            self._fd = sock.fileno()
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._flushed: anyio.Event | None = None
 
     def _hand_over(self, data: bytes) -> None:
-        self._pending = data
+        self._pending = memoryview(data)
         self._now_blocked()
         self._wake.set()
 
     def _held(self) -> int:
         return len(self._pending)
 
-    def pause_reading(self) -> None:
+    def _emptied(self) -> None:
+        super()._emptied()
+        if self._flushed is not None:
+            self._flushed.set()
+
+    def _pause(self) -> None:
         if self._can_read.is_set():
             self._can_read = anyio.Event()
 
-    def resume_reading(self) -> None:
+    def _unpause(self) -> None:
         self._can_read.set()
 
-    def _end_writing(self) -> None:
-        self._eof_due = True
-        self._wake.set()
+    def _close_link(self) -> None:
+        self._scope.cancel()  # who leaves the scope closes the stream
 
-    def abort(self) -> None:
-        self._fd = -1
-        self.phase = Phase.CLOSED
-        self._aborted = True
+    def _cut(self) -> None:
         self._scope.cancel()
 
-    async def read(self) -> None:
-        """Until the link ends."""
-        while True:
-            await self._can_read.wait()
-            self.receive(await self._stream.receive(_READ))
+    async def read(self) -> BaseException | None:
+        """Until the link ends; returns what ended it, None for an end in good order."""
+        try:
+            while True:
+                await self._can_read.wait()
+                self.receive(await self._stream.receive(_READ))
+        except anyio.EndOfStream:
+            if self.phase is Phase.ENDING and self._blocked:
+                # The peer sends no more, and still wants its answer.
+                self._flushed = anyio.Event()
+                await self._flushed.wait()
+            return None
+        except _BROKEN as error:
+            return error
 
     async def write_held(self) -> None:
         """Write what was handed over, whenever something is."""
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            if self._pending:
-                await self._stream.send(self._pending)
-                self._pending = b""
+            while self._pending:
+                try:
+                    await self._stream.send(bytes(self._pending[:_PIECE]))
+                except _BROKEN:
+                    return  # the reader finds out, too, and says why
+                self._pending = self._pending[_PIECE:]
+            if self._blocked:
                 self._now_writable()
-            elif self._eof_due:
-                await self._half_close()
-                return
-
-    async def _half_close(self) -> None:
-        if isinstance(self._stream, TLSStream):
-            self._scope.cancel()  # the TLS layer has no half-close; leaving the block closes the stream
-        elif isinstance(self._stream, anyio.abc.SocketStream):
-            await self._stream.send_eof()
 
 
-async def _run(owner: AnyioTransport, stream: anyio.abc.ByteStream) -> None:
-    """One socket, from accept to its end."""
+async def _run(owner: AnyioTransport, peer: Peer, fd: int, stream: anyio.abc.ByteStream) -> None:
+    """One connection, to its end."""
     cause: BaseException | None = None
     carrier: _StreamCarrier | None = None
     try:
         async with anyio.create_task_group() as tasks:
-            carrier = _StreamCarrier(owner, stream, tasks.cancel_scope)
+            carrier = _StreamCarrier(owner, peer, fd, stream, tasks.cancel_scope)
             owner.welcome(carrier)
-            tasks.start_soon(_write_held, carrier)
-            try:
-                await carrier.read()
-            except _BROKEN as error:
-                cause = None if isinstance(error, anyio.EndOfStream) else error
-            except Exception as error:  # noqa: BLE001  the boundary of a connection
-                owner.failed(carrier, error)
+            tasks.start_soon(carrier.write_held)
+            cause = await carrier.read()
             tasks.cancel_scope.cancel()
     finally:
         if carrier is not None:
             carrier.lost(cause)
+
+
+async def _serve_socket(owner: AnyioTransport, sock: socket.socket) -> None:
+    """One accepted socket."""
+    try:
+        peer = peer_of(sock.family, sock.getpeername())
+        unix = sock.family == socket.AF_UNIX
+        if not unix:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kind = anyio.abc.UNIXSocketStream if unix else anyio.abc.SocketStream
+        fd = sock.fileno()
+        stream: anyio.abc.ByteStream = await kind.from_socket(sock)
+    except (OSError, ValueError):
+        sock.close()  # the peer went away while it waited to be accepted
+        return
+    context = owner.options.ssl
+    try:
+        if context is not None:
+            fd = THROUGH_SHELL
+            with anyio.fail_after(owner.host.limits.handshake_timeout):
+                stream = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
+    except (ssl.SSLError, TimeoutError, *_BROKEN) as error:
+        fields = {"event": "tls_failed", "peer": peer.name, "error": type(error).__name__}
+        logger.debug("a TLS handshake failed", extra={"roomwire": fields})
+    else:
+        await _run(owner, peer, fd, stream)
+    finally:
         with anyio.CancelScope(shield=True):
-            with contextlib.suppress(*_BROKEN):
-                await (anyio.aclose_forcefully(stream) if carrier is None or carrier._aborted else _close(stream))
+            await anyio.aclose_forcefully(stream)
 
 
-async def _write_held(carrier: _StreamCarrier) -> None:
-    with contextlib.suppress(*_BROKEN):
-        await carrier.write_held()
-
-
-async def _close(stream: anyio.abc.ByteStream) -> None:
-    """An orderly end, TLS's farewell included, that cannot take long."""
-    with anyio.move_on_after(1.0):
-        await stream.aclose()
+async def _accept(owner: AnyioTransport, sock: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
+    """Until `anyio.notify_closing` is called for the socket."""
+    while True:
+        try:
+            await anyio.wait_readable(sock)
+        except anyio.ClosedResourceError:
+            return
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                tasks.start_soon(_serve_socket, owner, sock.accept()[0])
+            except BlockingIOError:
+                break
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                fields = {"event": "exhausted", "error": error.strerror, "open": len(owner.carriers)}
+                logger.error("cannot accept connections now", extra={"roomwire": fields})
+                await anyio.sleep(_EXHAUSTED_PAUSE)
+                break
 
 
 async def serve_portably(owner: AnyioTransport, sockets: list[socket.socket], tasks: anyio.abc.TaskGroup) -> None:
     """Accept on `sockets`, which listen already, in tasks of `tasks`."""
-    from anyio.streams.tls import TLSListener
-
-    async def handle(stream: anyio.abc.ByteStream) -> None:
-        await _run(owner, stream)
-
     for sock in sockets:
-        listener: anyio.abc.Listener[anyio.abc.ByteStream] = await anyio.abc.SocketListener.from_socket(sock)
-        if owner.options.ssl is not None:
-            timeout = owner.host.limits.handshake_timeout
-            listener = TLSListener(listener, owner.options.ssl, standard_compatible=False, handshake_timeout=timeout)
-        tasks.start_soon(listener.serve, handle)
+        tasks.start_soon(_accept, owner, sock, tasks)

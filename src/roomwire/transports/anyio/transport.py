@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.lowlevel
 
-from roomwire.core.errors import Refusal
 from roomwire.transports.anyio.callback import serve_callbacks
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import Door
+from roomwire.transports.anyio.forwarded import Proxies
 from roomwire.transports.anyio.listeners import Listeners
+from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.portable import serve_portably
 from roomwire.transports.contract import Capabilities, Host, ListenOptions
 
@@ -21,7 +22,8 @@ __all__ = ["AnyioTransport"]
 
 logger = logging.getLogger("roomwire")
 
-_FULL = Refusal(503, "unavailable", "too many handshakes at once", (("Retry-After", "5"),))
+_ABORT_TURNS = 100
+"""Turns of the loop in which an aborted link is reported as lost; one or two are enough."""
 
 
 class AnyioTransport:
@@ -29,6 +31,17 @@ class AnyioTransport:
 
     Args:
         options: where and how to listen.
+
+    Attributes:
+        options: the same.
+        secure: whether TLS is spoken.
+        proxies: who is believed about a client's address.
+        carriers: the sockets that are open.
+        host: the node, while serving.
+        door: where new sockets wait, while serving.
+
+    Raises:
+        ConfigError: `forwarded_allow_ips` has an entry that is no address and no network.
     """
 
     Options = ListenOptions
@@ -36,13 +49,13 @@ class AnyioTransport:
     def __init__(self, options: ListenOptions | None = None) -> None:
         self.options = options or ListenOptions()
         self.secure = self.options.ssl is not None
+        self.proxies = Proxies(self.options.forwarded_allow_ips)
         self.carriers: set[Carrier] = set()
         self.host: Host
         self.door: Door
         self._listeners: Listeners | None = None
         self._servers: list[asyncio.Server] = []
-        self._accepting: anyio.CancelScope | None = None
-        self._closed: anyio.Event | None = None
+        self._closed = anyio.Event()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -57,19 +70,20 @@ class AnyioTransport:
         """
         self.host = host
         self.door = Door(host.limits, host.runtime)
-        self._closed = anyio.Event()
+        if self._closed.is_set():
+            return  # a signal came before us
         self._listeners = Listeners(self.options)
         try:
             async with anyio.create_task_group() as tasks:
                 if self._uses_callbacks():
-                    self._servers = await serve_callbacks(self, self._listeners.sockets)
+                    await serve_callbacks(self, self._listeners.sockets, self._servers)
                 else:
-                    self._accepting = tasks.cancel_scope
                     await serve_portably(self, self._listeners.sockets, tasks)
                 ready(self._listeners.addresses)
                 await self._closed.wait()
                 tasks.cancel_scope.cancel()
         finally:
+            self._closed.set()
             with anyio.CancelScope(shield=True):
                 await self.stop_accepting()
                 await self._abort_all()
@@ -91,46 +105,56 @@ class AnyioTransport:
             server.close()
         self._servers = []
         if self._listeners is not None:
+            for sock in self._listeners.sockets:
+                if sock.fileno() >= 0:
+                    anyio.notify_closing(sock)
             self._listeners.close()
 
     async def aclose(self) -> None:
         """See `roomwire.transports.contract.Transport`."""
-        if self._closed is not None:
-            self._closed.set()
+        self._closed.set()
         await self._abort_all()
 
     async def _abort_all(self) -> None:
         for carrier in list(self.carriers):
             carrier.abort()
-        # An aborted link is reported as lost in the next turns of the loop.
-        for _ in range(100):
+        for _ in range(_ABORT_TURNS):
             if not self.carriers:
                 return
             await anyio.lowlevel.checkpoint()
 
     # --- for the carriers
 
+    def counted_address(self, peer: Peer) -> str:
+        """What a new socket counts by at the door; a proxy's address says nothing about its clients."""
+        if self.options.proxy_headers and self.proxies.trust(peer.host):
+            return ""
+        return peer.group
+
     def welcome(self, carrier: Carrier) -> None:
         """A socket was accepted: let it in, have it wait, or turn it away."""
         self.carriers.add(carrier)
-        if not self.door.has_place(carrier):
-            carrier.turn_away(_FULL)
-        elif not self.door.knock(carrier):
-            carrier.pause_reading()
+        try:
+            if self._closed.is_set():
+                carrier.abort()  # it was accepted while we ended
+            elif not self.door.has_place(carrier):
+                carrier.turn_away()
+            elif not self.door.knock(carrier):
+                carrier.pause_reading()
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            self.failed(carrier, error)
 
     def gone(self, carrier: Carrier) -> None:
         """A socket has ended."""
         self.carriers.discard(carrier)
         self.door.leave(carrier)
 
-    def trusts(self, address: str) -> bool:
-        """Whether a peer is one of our proxies; a Unix socket's peer is."""
-        trusted = self.options.forwarded_allow_ips
-        return not address or "*" in trusted or address in trusted
-
     def failed(self, carrier: Carrier, error: Exception) -> None:
         """A fault in a connection's own way: it is closed, the others go on."""
-        logger.error(
-            "a connection failed", exc_info=error, extra={"roomwire": {"event": "error", "peer": carrier.peer}}
-        )
-        carrier.fail()
+        fields = {"event": "error", "peer": carrier.peer}
+        logger.error("a connection failed", exc_info=error, extra={"roomwire": fields})
+        try:
+            carrier.fail()
+        except Exception as second:
+            logger.error("a failed connection is cut", exc_info=second, extra={"roomwire": fields})
+            carrier.abort()

@@ -1,0 +1,215 @@
+"""Entering: the way of one connection into one room, once it may, and out of it.
+
+The order is the point: subscribe, buffer what comes, read the past, and then, in one turn of the loop,
+queue the replay and go live (`roomwire.core.replay`). What cannot be proven complete becomes a
+``room.state``; until it is there the member goes on buffering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.errors import Unavailable
+from roomwire.core.notices import RoomState
+from roomwire.core.positions import Position
+from roomwire.core.publication import InvalidBody, Publication, read_body
+from roomwire.core.replay import Budget, Finished, Outcome, RecoverTail, Replay
+from roomwire.core.tail import Entry, Need
+from roomwire.node import journal
+from roomwire.node.rooms import Membership, messages_of
+
+if TYPE_CHECKING:
+    from roomwire.node.connection import Connection
+    from roomwire.node.node import Node
+    from roomwire.node.rooms import Room
+
+__all__ = ["Entering"]
+
+_RETRY = 1.0
+"""Seconds between two tries to read a history that is not available."""
+
+
+class Entering:
+    """Makes, feeds and ends the memberships of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # --- before the reply
+
+    async def enter(
+        self,
+        connection: Connection,
+        name: str,
+        since: Position | None,
+        budget: Budget,
+        *,
+        wants_state: bool = False,
+    ) -> Membership:
+        """Subscribe, and buffer for the connection from now on.
+
+        Returns:
+            A membership to be read; over already, where the connection ended meanwhile or came into
+            the room on another way.
+
+        Raises:
+            Unavailable: the backplane could not subscribe.
+        """
+        room = await self._node.hub.open(name)
+        assert room.tail is not None
+        keep = room.policy.history_size > 0
+        replay = Replay(room.tail, since, budget, wants_state=wants_state, keep_history=keep)
+        membership = Membership(room, connection, replay)
+        if connection._closing is not None or name in connection._memberships:
+            membership.left = True
+            self._node.hub.close(room)
+            return membership
+        connection._memberships[name] = membership
+        room.buffering.add(membership)
+        return membership
+
+    async def read(self, membership: Membership) -> None:
+        """Do what the replay asks for until it has an outcome; nothing suspends where it has one."""
+        room, replay = membership.room, membership.replay
+        while not membership.left:
+            assert replay is not None
+            step = replay.step()
+            if isinstance(step, Finished):
+                return
+            try:
+                if isinstance(step, RecoverTail):
+                    await self._node.hub.healing.recover(room)
+                    continue
+                page = await self._node.backplane.history(room.name, step.since, step.limit)
+            except Unavailable:
+                replay.unavailable()
+                continue
+            if room.tail is not None:
+                self._node.hub.pass_on(room, room.tail.feed(page, step.since))
+            replay.page(page)
+
+    def outcome(self, membership: Membership) -> Outcome:
+        """How it ended, as of this moment; act on it in this turn of the loop."""
+        replay = membership.replay
+        assert replay is not None
+        step = replay.step()
+        if not isinstance(step, Finished):
+            replay.unavailable()
+            step = replay.step()
+            assert isinstance(step, Finished)
+        return step.outcome
+
+    # --- after the reply
+
+    def proceed(self, membership: Membership, outcome: Outcome) -> None:
+        """The replay, then live; or buffering on until the state is there."""
+        if outcome.reason is not None:
+            self._node.attend(membership.connection, self._give_state, membership, outcome)
+        else:
+            self._go_live(membership, outcome, outcome.replay)
+
+    def _go_live(self, membership: Membership, outcome: Outcome, entries: Sequence[Entry]) -> None:
+        self._write_entries(membership, entries)
+        if membership.left:
+            return  # the write found out that the peer is gone
+        room = membership.room
+        room.seal()
+        room.buffering.discard(membership)
+        if membership.replay is not None:
+            membership.replay.release()
+            membership.replay = None
+        membership.live = True
+        room.live[membership] = None
+        self._node.presence.entered(membership)
+        journal.joined(membership.connection, room.name, outcome.recovered, outcome.reason, len(outcome.replay))
+
+    def _write_entries(self, membership: Membership, entries: Sequence[Entry]) -> None:
+        room, connection = membership.room, membership.connection
+        if membership.left or room.tail is None:
+            return
+        epoch = room.tail.position.epoch
+        publications: list[Publication] = []
+        for entry in entries:
+            try:
+                publication = read_body(room.name, entry.body, Position(epoch, entry.offset))
+            except InvalidBody:
+                continue  # counted when it came
+            membership.behind = publication.exclude == connection.client
+            if not membership.behind:
+                publications.append(publication)
+        connection._write(messages_of(publications, connection._protocol), counted=False)
+
+    async def _give_state(self, membership: Membership, outcome: Outcome) -> None:
+        room, replay, connection = membership.room, membership.replay, membership.connection
+        while not membership.left:
+            assert replay is not None
+            assert outcome.reason is not None
+            if not await self._knows_its_tail(room):
+                continue
+            assert room.tail is not None
+            replay.begin_reset(room.tail.position)
+            position, state = await self._node.states.take(room)
+            if membership.left:
+                return
+            entries = replay.finish_reset()
+            if entries is not None:
+                connection._tell(RoomState(room.name, position, outcome.reason, state))
+                self._go_live(membership, outcome, [entry for entry in entries if entry.offset > position.offset])
+                return
+            if replay.hopeless:
+                connection._shut(Closing.of(CloseCode.NOT_RESUMABLE))
+
+    async def _knows_its_tail(self, room: Room) -> bool:
+        """Whether the room's tail knows where it stands; else a moment has passed."""
+        if room.tail is not None and room.tail.need is Need.NONE:
+            return True
+        try:
+            await self._node.hub.healing.recover(room)
+        except Unavailable:
+            await anyio.sleep(_RETRY)
+        return False
+
+    def refresh(self, membership: Membership, reason: str) -> None:
+        """Give a live member the room's state, and go on with its events."""
+        self._node.attend(membership.connection, self._refresh, membership, reason)
+
+    async def _refresh(self, membership: Membership, reason: str) -> None:
+        position, state = await self._node.states.take(membership.room)
+        if membership.live:
+            membership.connection._tell(RoomState(membership.room.name, position, reason, state))
+
+    # --- leaving
+
+    def leave(self, membership: Membership) -> None:
+        """Out of the room; the connection stays."""
+        live = membership.live
+        self.detach(membership)
+        if live:
+            self._node.farewells.left(membership.connection, membership.room)
+
+    def leave_all(self, connection: Connection) -> list[Room]:
+        """The connection ends; returns the rooms that it was live in."""
+        memberships = list(connection._memberships.values())
+        rooms = [membership.room for membership in memberships if membership.live]
+        for membership in memberships:
+            self.detach(membership)
+        return rooms
+
+    def detach(self, membership: Membership) -> None:
+        """End a membership, if it has not ended yet."""
+        if membership.left:
+            return
+        membership.left = True
+        membership.live = False
+        room = membership.room
+        del membership.connection._memberships[room.name]
+        room.live.pop(membership, None)
+        room.buffering.discard(membership)
+        if membership.replay is not None:
+            membership.replay.release()
+            membership.replay = None
+        self._node.hub.close(room)

@@ -1,0 +1,121 @@
+"""Opening: from the first byte of a request to its answer. It lives no longer than that.
+
+The checks run in the protocol's order (docs/reference/protocol.md section 1.4): another path, not a correct
+upgrade, then what the node decides. While the node decides nothing is read, so what a client sends ahead of
+the answer waits in the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from roomwire.core.deflate import Deflate, negotiate_deflate
+from roomwire.core.errors import HandshakeRefused, Refusal
+from roomwire.core.handshake import MAX_TRAILING, accept_response, check_upgrade, choose_subprotocol
+from roomwire.core.http import RequestParser, http_response
+from roomwire.core.request import RequestHead
+from roomwire.transports.anyio.peers import group_of
+
+if TYPE_CHECKING:
+    from roomwire.transports.anyio.carrier import Carrier
+    from roomwire.transports.anyio.transport import AnyioTransport
+
+__all__ = ["FAILED", "FULL", "TOO_LATE", "TOO_LONG", "Opening"]
+
+
+def _unavailable(detail: str) -> Refusal:
+    return Refusal(503, "unavailable", detail, (("Retry-After", "5"),))
+
+
+FULL = _unavailable("too many handshakes at once")
+FAILED = _unavailable("the server failed; it has been logged")
+TOO_LONG = _unavailable("the decision took too long")
+TOO_LATE = Refusal(408, "bad_request", "the request took too long")
+
+
+class Opening:
+    """Reads a request, and answers it or has the node decide about it.
+
+    Args:
+        transport: the carrier's transport.
+        carrier: the socket's carrier.
+        host: the peer's address without the port, empty for a Unix socket.
+    """
+
+    __slots__ = ("_carrier", "_host", "_parser", "_transport")
+
+    def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
+        self._transport = transport
+        self._carrier = carrier
+        self._host = host
+        self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes of the head came."""
+        head = None
+        try:
+            head = self._parser.receive(data)
+            if head is not None:
+                self._decide(self._forwarded(head), self._parser.trailing)
+        except HandshakeRefused as refused:
+            self._carrier.refuse(head, refused.refusal)
+
+    def _forwarded(self, head: RequestHead) -> RequestHead:
+        """The head with the client's address, where a proxy of ours names it."""
+        transport = self._transport
+        if not (transport.options.proxy_headers and transport.proxies.trust(self._host)):
+            return head
+        address, secure = transport.proxies.client_of(head)
+        if address:
+            self._carrier.peer = address
+            # The proxy's own address did not count at the door: this one does.
+            if not transport.door.readdress(self._carrier, group_of(address)):
+                raise HandshakeRefused(FULL)
+        return replace(head, peer=self._carrier.peer, secure=head.secure or secure)
+
+    def _decide(self, head: RequestHead, trailing: bytes) -> None:
+        host = self._transport.host
+        if not host.path_is_socket(head.path):
+            self._answer(head)
+            return
+        upgrade = check_upgrade(head)
+        subprotocol = choose_subprotocol(upgrade.subprotocols, host.subprotocols)
+        if len(trailing) > MAX_TRAILING:
+            raise HandshakeRefused(Refusal(400, "bad_request", "messages before the handshake was answered"))
+        refusal = host.at_the_door()
+        if refusal is not None:
+            raise HandshakeRefused(refusal)
+        deflate = negotiate_deflate(upgrade.extensions) if self._transport.options.compression else None
+        self._carrier.wait_for_decision()
+        host.runtime.spawn(self._admit, head, upgrade.key, subprotocol, deflate, trailing)
+
+    async def _admit(
+        self, head: RequestHead, key: bytes, subprotocol: str | None, deflate: Deflate | None, trailing: bytes
+    ) -> None:
+        carrier, host = self._carrier, self._transport.host
+        try:
+            try:
+                admission = await host.admit(head, subprotocol)
+            except HandshakeRefused as refused:
+                if carrier.is_undecided:
+                    carrier.refuse(head, refused.refusal)
+                return
+            if not carrier.is_undecided:
+                host.abandon(admission)
+                return
+            carrier.open(admission, accept_response(key, subprotocol, deflate), deflate)
+            if trailing:
+                carrier.receive(trailing)
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            self._transport.failed(carrier, error)
+
+    def _answer(self, head: RequestHead) -> None:
+        """A plain HTTP request."""
+        response = self._transport.host.respond(head) if head.method in ("GET", "HEAD") else None
+        if response is None:
+            raise HandshakeRefused(Refusal(404, "not_found", "nothing is here"))
+        data = http_response(
+            response.status, response.body, response.content_type, response.headers, head_only=head.method == "HEAD"
+        )
+        self._carrier.answer(data)

@@ -1,0 +1,143 @@
+"""Outlet: one socket's way out.
+
+Writing straight to the descriptor is what makes a fan-out run at the kernel's speed, and it has one rule:
+never two writers. What the kernel does not take at once goes to the shell, and while the shell holds bytes
+(`_blocked`) blocks wait in the outbox, which is drained when the shell says that it holds none. Under TLS
+every byte goes through the shell.
+
+The descriptor lives here alone, is read at every write, and is `ENDED` from the moment the link ends: the
+kernel gives the number to the next socket.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from roomwire.core.outbox import Outbox
+from roomwire.transports.anyio.flow import WriteStall
+from roomwire.transports.contract import Host
+
+__all__ = ["ENDED", "THROUGH_SHELL", "Outlet"]
+
+ENDED = -1
+"""In place of a descriptor: nothing goes out any more."""
+THROUGH_SHELL = -2
+"""In place of a descriptor: the shell writes everything."""
+
+
+class Outlet:
+    """Puts blocks on a socket, in order, with a bounded queue where the peer does not keep up.
+
+    Args:
+        host: the node.
+        fd: the socket's descriptor, or `THROUGH_SHELL`.
+    """
+
+    __slots__ = ("_blocked", "_cork", "_fd", "_host", "_outbox", "_stall")
+
+    def __init__(self, host: Host, fd: int) -> None:
+        self._host = host
+        self._fd = fd
+        self._blocked = False
+        self._cork: list[bytes] | None = None
+        self._outbox: Outbox[bytes] | None = None
+        self._stall: WriteStall | None = None
+
+    # --- what a shell offers
+
+    def _hand_over(self, data: bytes) -> None:
+        """Take bytes that the kernel did not; `_now_blocked` is called where some of them are held."""
+        raise NotImplementedError
+
+    def _held(self) -> int:
+        """Bytes that the shell holds."""
+        raise NotImplementedError
+
+    # --- what a carrier offers
+
+    def _overflowed(self) -> None:
+        """More waits than may; the block was dropped."""
+        raise NotImplementedError
+
+    def _broke(self, error: OSError) -> None:
+        """The kernel refused a write for good: the peer is gone."""
+        raise NotImplementedError
+
+    def _emptied(self) -> None:
+        """Nothing is held and nothing waits any more."""
+        raise NotImplementedError
+
+    def _arm(self) -> None:
+        """A deadline may have moved to an earlier time."""
+        raise NotImplementedError
+
+    # --- bytes go out
+
+    def _put(self, block: bytes, messages: int = 0, *, counted: bool = False) -> None:
+        """Write a block, or queue it; `counted` where it shows that the peer is slow."""
+        if self._blocked:
+            self._queue(block, messages, counted=counted)
+            return
+        if self._cork is not None:
+            self._cork.append(block)
+            return
+        fd = self._fd
+        if fd < 0:
+            if fd == THROUGH_SHELL:
+                self._hand_over(block)
+            return
+        try:
+            sent = os.write(fd, block)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._broke(error)
+            return
+        if sent != len(block):
+            self._hand_over(block[sent:])
+
+    def _queue(self, block: bytes, messages: int, *, counted: bool) -> None:
+        if self._fd == ENDED:
+            return
+        limits = self._host.limits
+        if self._outbox is None:
+            self._outbox = Outbox(limits.outbox_bytes, limits.outbox_messages)
+        if not self._outbox.push(block, len(block), messages, held=self._held(), counted=counted):
+            self._overflowed()
+
+    def _uncork(self) -> None:
+        """Write what was put since `_cork` became a list, in one piece."""
+        blocks, self._cork = self._cork, None
+        if blocks:
+            self._put(b"".join(blocks))
+
+    def _now_blocked(self) -> None:
+        """The shell holds bytes."""
+        self._blocked = True
+        self._stall = WriteStall(self._host.limits, self._host.runtime.now(), self._held())
+        self._arm()
+
+    def _now_writable(self) -> None:
+        """The shell holds none any more: what waited goes out."""
+        self._blocked = False
+        self._stall = None
+        while self._outbox and not self._blocked:
+            self._put(self._outbox.pop())
+        if not self._blocked:
+            self._outbox = None
+            self._emptied()
+
+    def _shut_down(self) -> None:
+        """Say that nothing follows (TCP's FIN); only while nothing is held.
+
+        Done on the descriptor, since event loops differ in what they make of a peer that is gone already.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        sock = socket.socket(fileno=self._fd)
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        finally:
+            sock.detach()
