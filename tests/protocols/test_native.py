@@ -191,6 +191,91 @@ class TestReservedNames:
         assert receive(text(event)) == Call(event, None, None, "null", None)
 
 
+TOLD: list[tuple[Notice, dict[str, object]]] = [
+    (notices.Reply("i"), {"event": "ack", "id": "i", "data": None}),
+    (notices.Reply('"', b'{"a":1}'), {"event": "ack", "id": '"', "data": {"a": 1}}),
+    (
+        notices.JoinReply("i", RoomStatus(P7, False, "epoch")),
+        {"event": "ack", "id": "i", "data": {"position": "E:7", "recovered": False, "reason": "epoch"}},
+    ),
+    (
+        notices.ResumeReply("i", {"r": RoomStatus(P7, True)}),
+        {"event": "ack", "id": "i", "data": {"rooms": {"r": {"position": "E:7", "recovered": True}}}},
+    ),
+    (notices.MembersReply("i", []), {"event": "ack", "id": "i", "data": {"members": []}}),
+    (
+        notices.MembersReply("i", [Person("ann"), Person('b"', b'{"name":"Bob"}')]),
+        {
+            "event": "ack",
+            "id": "i",
+            "data": {"members": [{"user": "ann", "info": None}, {"user": 'b"', "info": {"name": "Bob"}}]},
+        },
+    ),
+    (
+        notices.RoomsReply("i", {"r": P7, "ü": P9}),
+        {"event": "ack", "id": "i", "data": {"rooms": {"r": {"position": "E:7"}, "ü": {"position": "F:9"}}}},
+    ),
+    (
+        notices.Failed("i", "invalid", "a text"),
+        {"event": "error", "id": "i", "data": {"code": "invalid", "message": "a text"}},
+    ),
+    (
+        notices.Failed(None, "own", "", [1]),
+        {"event": "error", "data": {"code": "own", "message": "", "details": [1]}},
+    ),
+    (
+        notices.RoomState("r", P7, "too_old"),
+        {"event": "room.state", "room": "r", "id": "E:7", "data": {"reason": "too_old", "state": None}},
+    ),
+    (
+        notices.RoomState("r", P7, "requested", b'{"a":[1]}'),
+        {"event": "room.state", "room": "r", "id": "E:7", "data": {"reason": "requested", "state": {"a": [1]}}},
+    ),
+    (
+        notices.JoinedRoom("r", RoomStatus(P7)),
+        {"event": "room.joined", "room": "r", "data": {"position": "E:7", "recovered": None}},
+    ),
+    (
+        notices.RemovedFromRoom("r", "kicked"),
+        {"event": "room.removed", "room": "r", "data": {"reason": "kicked"}},
+    ),
+    (
+        notices.MembersState("r", [Person("ann")]),
+        {"event": "presence.state", "room": "r", "data": {"members": [{"user": "ann", "info": None}]}},
+    ),
+    (
+        notices.MemberJoined("r", Person("ann", b"1")),
+        {"event": "presence.join", "room": "r", "data": {"user": "ann", "info": 1}},
+    ),
+    (
+        notices.MemberLeft("r", Person("ann", b"1")),
+        {"event": "presence.leave", "room": "r", "data": {"user": "ann", "info": 1}},
+    ),
+    (notices.Beat(), {"event": "heartbeat", "data": {}}),
+    (notices.Beat({"r": P7}), {"event": "heartbeat", "data": {"positions": {"r": "E:7"}}}),
+    (
+        notices.ClosingSoon(Closing.of(CloseCode.RESTART, 2.5)),
+        {
+            "event": "session.closing",
+            "data": {"code": 1012, "reason": "restart", "reconnect": True, "retry_after": 2.5},
+        },
+    ),
+    (
+        notices.ClosingSoon(Closing(4600, "bye"), {"r": P7}),
+        {
+            "event": "session.closing",
+            "data": {
+                "code": 4600,
+                "reason": "bye",
+                "reconnect": False,
+                "retry_after": 0,
+                "positions": {"r": "E:7"},
+            },
+        },
+    ),
+]
+
+
 class TestNotices:
     def test_the_welcome(self) -> None:
         notice = notices.Welcome(
@@ -226,101 +311,12 @@ class TestNotices:
             },
         }
 
-    @pytest.mark.parametrize(
-        ("notice", "message"),
-        [
-            (notices.Reply("i"), {"event": "ack", "id": "i", "data": None}),
-            (notices.Reply('"', b'{"a":1}'), {"event": "ack", "id": '"', "data": {"a": 1}}),
-            (
-                notices.JoinReply("i", RoomStatus(P7, False, "epoch")),
-                {"event": "ack", "id": "i", "data": {"position": "E:7", "recovered": False, "reason": "epoch"}},
-            ),
-            (
-                notices.ResumeReply("i", {"r": RoomStatus(P7, True)}),
-                {"event": "ack", "id": "i", "data": {"rooms": {"r": {"position": "E:7", "recovered": True}}}},
-            ),
-            (notices.MembersReply("i", []), {"event": "ack", "id": "i", "data": {"members": []}}),
-            (
-                notices.MembersReply("i", [Person("ann"), Person('b"', b'{"name":"Bob"}')]),
-                {
-                    "event": "ack",
-                    "id": "i",
-                    "data": {"members": [{"user": "ann", "info": None}, {"user": 'b"', "info": {"name": "Bob"}}]},
-                },
-            ),
-            (
-                notices.RoomsReply("i", {"r": P7, "ü": P9}),
-                {"event": "ack", "id": "i", "data": {"rooms": {"r": {"position": "E:7"}, "ü": {"position": "F:9"}}}},
-            ),
-            (
-                notices.Failed("i", "invalid", "a text"),
-                {"event": "error", "id": "i", "data": {"code": "invalid", "message": "a text"}},
-            ),
-            (
-                notices.Failed(None, "own", "", [1]),
-                {"event": "error", "data": {"code": "own", "message": "", "details": [1]}},
-            ),
-            (
-                notices.RoomState("r", P7, "too_old"),
-                {"event": "room.state", "room": "r", "id": "E:7", "data": {"reason": "too_old", "state": None}},
-            ),
-            (
-                notices.RoomState("r", P7, "requested", b'{"a":[1]}'),
-                {"event": "room.state", "room": "r", "id": "E:7", "data": {"reason": "requested", "state": {"a": [1]}}},
-            ),
-            (
-                notices.JoinedRoom("r", RoomStatus(P7)),
-                {"event": "room.joined", "room": "r", "data": {"position": "E:7", "recovered": None}},
-            ),
-            (
-                notices.RemovedFromRoom("r", "kicked"),
-                {"event": "room.removed", "room": "r", "data": {"reason": "kicked"}},
-            ),
-            (
-                notices.MembersState("r", [Person("ann")]),
-                {"event": "presence.state", "room": "r", "data": {"members": [{"user": "ann", "info": None}]}},
-            ),
-            (
-                notices.MemberJoined("r", Person("ann", b"1")),
-                {"event": "presence.join", "room": "r", "data": {"user": "ann", "info": 1}},
-            ),
-            (
-                notices.MemberLeft("r", Person("ann", b"1")),
-                {"event": "presence.leave", "room": "r", "data": {"user": "ann", "info": 1}},
-            ),
-            (notices.Beat(), {"event": "heartbeat", "data": {}}),
-            (notices.Beat({"r": P7}), {"event": "heartbeat", "data": {"positions": {"r": "E:7"}}}),
-            (
-                notices.ClosingSoon(Closing.of(CloseCode.RESTART, 2.5)),
-                {
-                    "event": "session.closing",
-                    "data": {"code": 1012, "reason": "restart", "reconnect": True, "retry_after": 2.5},
-                },
-            ),
-            (
-                notices.ClosingSoon(Closing(4600, "bye"), {"r": P7}),
-                {
-                    "event": "session.closing",
-                    "data": {
-                        "code": 4600,
-                        "reason": "bye",
-                        "reconnect": False,
-                        "retry_after": 0,
-                        "positions": {"r": "E:7"},
-                    },
-                },
-            ),
-        ],
-        ids=lambda value: type(value).__name__ if not isinstance(value, dict) else "",
-    )
+    @pytest.mark.parametrize(("notice", "message"), TOLD, ids=[type(notice).__name__ for notice, _ in TOLD])
     def test_a_notice(self, notice: Notice, message: object) -> None:
         assert sent(notice) == message
 
     def test_every_notice_has_a_message(self) -> None:
-        tested = {
-            mark.args[1][index][0] for mark in self.test_a_notice.pytestmark for index in range(len(mark.args[1]))
-        }  # type: ignore[attr-defined]  # pytest's own
-        assert {type(notice) for notice in tested} | {notices.Welcome} == set(typing.get_args(Notice))
+        assert {type(notice) for notice, _ in TOLD} | {notices.Welcome} == set(typing.get_args(Notice))
 
     def test_every_command_can_come(self) -> None:
         assert {commands.Call, Join, Leave, ListMembers, ListRooms, Resume, Heartbeat, Invalid} == set(

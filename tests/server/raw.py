@@ -59,7 +59,7 @@ class RawLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -74,11 +74,14 @@ class RawLink:
 
     def read_to_end(self) -> bytes:
         """Everything up to the peer's end."""
-        pieces = [self._buffer]
-        self._buffer = b""
         while piece := self.sock.recv(65_536):
-            pieces.append(piece)
-        return b"".join(pieces)
+            self._buffer += piece
+        return self._take(len(self._buffer))
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
 
     def response(self) -> Response:
         """The response of a connection that ends with it."""
@@ -90,8 +93,7 @@ class RawLink:
             piece = self.sock.recv(65_536)
             assert piece, f"the link ended: {self._buffer!r}"
             self._buffer += piece
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        response = Response.parse(head + b"\r\n\r\n")
+        response = Response.parse(self._take(self._buffer.index(b"\r\n\r\n") + 4))
         assert response.status == 101, response
         return response
 
@@ -102,8 +104,7 @@ class RawLink:
             if not piece:
                 break
             self._buffer += piece
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        return self._take(size)
 
     def frame(self) -> tuple[Opcode, bytes] | None:
         """The next frame of the server; None where the link ended."""

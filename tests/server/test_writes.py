@@ -124,7 +124,7 @@ def test_echo_in_both_directions_at_once(shell: Shell, listening: socket.socket)
             except BlockingIOError:
                 pass
         back = RawLink(link.sock)
-        back._buffer = bytes(received)
+        back._buffer = received
         assert [back.frame() for _ in messages] == [(Opcode.BINARY, message) for message in messages]
 
 

@@ -1,0 +1,313 @@
+"""Ways into a room and out of it, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from roomwire.core.limits import Limits
+from roomwire.node import Connection
+from roomwire.testing.clock import VirtualClock
+from tests.server.chat import Log, make_app
+from tests.server.conftest import Serve
+from tests.server.live import Client, LiveServer
+from tests.server.watching import until
+
+
+def join(client: Client, room: str, **data: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = client.request("room.join", data or None, room=room)["data"]
+    return reply
+
+
+def test_join_gives_the_position_and_nothing_to_recover(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    join(bob, "chat:two")
+    sent = bob.request("message.send", {"content": "before"}, room="chat:two")["data"]["id"]
+    assert join(ann, "chat:two") == {"position": sent, "recovered": None}
+    later = bob.request("message.send", {"content": "after"}, room="chat:two")["data"]["id"]
+    assert ann.receive_until("message.new")["id"] == later
+
+
+def test_join_with_since_replays_what_came_after(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    start = join(bob, "chat:two")["position"]
+    ids = bob.request("publish", {"times": 3}, room="chat:two")["data"]
+    assert join(ann, "chat:two", since=start) == {"position": ids[-1], "recovered": True}
+    assert [ann.receive_until("told")["id"] for _ in ids] == ids
+
+
+def test_join_needs_an_id_and_a_room(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    ann.send("room.join", room="chat:two")
+    assert ann.receive_until("error")["data"] == {"code": "invalid", "message": "room.join needs an id"}
+    assert ann.request("room.join")["data"] == {"code": "invalid", "message": "room.join needs a room"}
+
+
+def test_join_twice_gives_the_current_position(server: LiveServer) -> None:
+    ann = server.connect("ann")
+    first = ann.welcome["rooms"]["chat:general"]["position"]
+    assert join(ann, "chat:general") == {"position": first, "recovered": None}
+    sent = ann.request("publish", {"times": 2}, room="chat:general")["data"]
+    ann.receive_until("told", id=sent[-1])
+    assert join(ann, "chat:general")["position"] == sent[-1]
+
+
+def test_join_twice_with_since_is_a_conflict(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    position = ann.welcome["rooms"]["chat:general"]["position"]
+    assert join(ann, "chat:general", since=position) == {"code": "conflict", "message": "in the room already"}
+
+
+@pytest.mark.parametrize("room", ["chat:secret", "nowhere", "chat:a:b", "numbered:x", "numbered:0", "*", "chat:"])
+def test_a_room_that_is_not_allowed_or_that_no_pattern_matches_is_forbidden(serve: Serve, room: str) -> None:
+    server = serve()
+    ann = server.connect("ann")
+    assert join(ann, room) == {"code": "forbidden", "message": "not allowed in this room"}
+    assert room not in server.node.hub.rooms
+
+
+def test_a_path_parameter_is_validated(serve: Serve) -> None:
+    assert join(serve().connect("ann"), "numbered:7")["recovered"] is None
+
+
+def test_a_policy_that_raises_is_internal_without_its_text(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    assert join(ann, "chat:broken") == {"code": "internal", "message": "the server failed; it has been logged"}
+
+
+def test_a_policy_may_say_why_not(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    expected = {"code": "app.full", "message": "the room is full", "details": {"seats": 10}}
+    assert join(ann, "chat:full") == expected
+
+
+def test_the_room_beyond_the_limit_is_refused_and_leaves_no_trace(serve: Serve) -> None:
+    server = serve(limits=Limits(message_burst=200))
+    ann = server.connect("ann")
+    for number in range(99):
+        assert "position" in join(ann, f"chat:{number}")
+    assert join(ann, "chat:too-many") == {
+        "code": "too_many_rooms",
+        "message": "a connection is in at most 100 rooms",
+    }
+    assert "chat:too-many" not in server.node.hub.rooms
+    ann.request("room.leave", room="chat:0")
+    assert "position" in join(ann, "chat:too-many")
+
+
+def test_join_with_state_gets_the_snapshot(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    join(bob, "chat:two")
+    sent = bob.request("message.send", {"content": "hi"}, room="chat:two")["data"]["id"]
+    assert join(ann, "chat:two", state=True) == {"position": sent, "recovered": None}
+    state = ann.receive_until("room.state")
+    assert (state["room"], state["id"]) == ("chat:two", sent)
+    assert state["data"] == {"reason": "requested", "state": ["hi"]}
+
+
+def test_state_1_asks_for_the_state_of_every_auto_joined_room(serve: Serve) -> None:
+    log = Log()
+    log.auto["ann"] = ["chat:one", "chat:two"]
+    ann = serve(app=make_app(log)).connect("ann", query="state=1")
+    states = [ann.receive_until("room.state") for _ in range(2)]
+    assert {state["room"] for state in states} == {"chat:one", "chat:two"}
+    assert {state["data"]["reason"] for state in states} == {"requested"}
+
+
+def test_a_room_without_a_snapshot_has_null_for_its_state(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    join(ann, "news:world", state=True)
+    assert ann.receive_until("room.state")["data"] == {"reason": "requested", "state": None}
+
+
+def test_leave_of_a_room_that_one_is_not_in_is_acknowledged(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    assert ann.request("room.leave", room="chat:elsewhere")["event"] == "ack"
+
+
+def test_rooms_of_the_connect_hook_need_no_policy(serve: Serve) -> None:
+    log = Log()
+    log.auto["ann"] = ["chat:secret", "no:pattern:at:all"]
+    ann = serve(app=make_app(log)).connect("ann")
+    assert set(ann.welcome["rooms"]) == {"chat:secret", "no:pattern:at:all"}
+
+
+# --- by the application
+
+
+def test_the_application_puts_a_connection_in_and_takes_it_out(server: LiveServer) -> None:
+    ann = server.connect("ann")
+    ann.send("enter", "chat:secret")
+    joined = ann.receive_until("room.joined")
+    assert joined["room"] == "chat:secret"
+    assert joined["data"]["recovered"] is None
+    sent = ann.request("publish", {}, room="chat:secret")["data"]
+    assert ann.receive_until("told")["id"] == sent[0]
+    ann.send("exit", "chat:secret")
+    removed = ann.receive_until("room.removed")
+    assert (removed["room"], removed["data"]) == ("chat:secret", {"reason": "the application said so"})
+    assert ann.request("whoami")["data"]["rooms"] == ["chat:general"]
+
+
+def test_the_application_cannot_make_a_room_of_no_name(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    assert ann.request("enter", "a\nb")["data"]["code"] == "internal"
+
+
+def test_the_application_sends_to_one_connection(server: LiveServer) -> None:
+    ann, bob = server.connect("ann"), server.connect("bob")
+    ann.request("echo", {"n": 1})
+    echoed = next(e for e in ann.events_before("echo", 2) if e["event"] == "echoed")
+    assert echoed == {"event": "echoed", "data": 2}
+    header = b'{"event":"echo.bytes"}'
+    ann.connection.send(len(header).to_bytes(4, "big") + header + b"\x01")
+    frame = next(message for message in iter(ann.receive, None) if isinstance(message, bytes))
+    assert frame == b'\x00\x00\x00\x12{"event":"echoed"}\x01'
+    assert not [e for e in bob.events_before("whoami") if e["event"] == "echoed"]
+
+
+def test_what_is_sent_to_one_connection_has_a_limit(serve: Serve) -> None:
+    server = serve(limits=Limits(max_event_size=1000))
+    assert server.connect("ann").request("echo", "x" * 1000)["data"]["code"] == "internal"
+
+
+def test_the_application_closes_a_connection(server: LiveServer) -> None:
+    ann = server.connect("ann")
+    ann.send("close", 4601)
+    assert ann.receive_until("session.closing")["data"] == {
+        "code": 4601,
+        "reason": "bye",
+        "reconnect": False,
+        "retry_after": 0.0,
+    }
+    assert ann.closed() == (4601, "bye")
+
+
+def test_a_close_code_that_cannot_be_sent_is_the_applications_fault(serve: Serve) -> None:
+    ann = serve().connect("ann")
+    assert ann.request("close", 1006)["data"]["code"] == "internal"
+    assert ann.request("whoami")["event"] == "ack"
+
+
+# --- ways that cross
+
+
+def test_put_in_while_the_client_joins_gives_both_an_answer(serve: Serve) -> None:
+    """The client's join waits for its policy while the application's own way is quicker."""
+    log = Log()
+    gate = anyio.Event()
+
+    async def wait(connection: Connection, channel: str) -> None:
+        if channel == "two":
+            await gate.wait()
+
+    log.joining = wait
+    server = serve(app=make_app(log))
+    ann = server.connect("ann")
+    ann.request("hold")
+    ann.send("room.join", room="chat:two", id="j1")
+    server.call(log.connections["ann"].join, "chat:two")
+    joined = ann.receive_until("room.joined")
+    server.call(gate.set)
+    assert ann.receive_until("ack", id="j1")["data"] == {
+        "position": joined["data"]["position"],
+        "recovered": None,
+    }
+
+
+def test_taken_out_while_the_join_is_read_is_told(serve: Serve) -> None:
+    server = serve()
+    ann = server.connect("ann")
+    ann.request("hold")
+    held = Held(server)
+    ann.send("room.join", {"since": "another:1"}, room="chat:two", id="j1")
+    until(server, lambda: held.waiting)
+    server.call(server.node.app.remove, "ann", "chat:two", "no")
+    server.call(held.release.set)
+    assert ann.receive_until("room.removed")["data"] == {"reason": "no"}
+    assert ann.receive_until("error", id="j1")["data"]["code"] == "forbidden"
+    until(server, lambda: "chat:two" not in server.node.hub.rooms)
+
+
+class Held:
+    """Holds the backplane's reads of the history until `release` is set."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.release = anyio.Event()
+        self.waiting = 0
+        backplane = server.node.backplane
+        history = backplane.history
+
+        async def held(*arguments: Any) -> Any:
+            self.waiting += 1
+            await self.release.wait()
+            return await history(*arguments)
+
+        backplane.history = held  # type: ignore[method-assign]
+
+
+def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) -> None:
+    """Of one room subscribe and unsubscribe run one at a time, whatever comes between."""
+    server = serve()
+    backplane = server.node.backplane
+    unsubscribe, release, order = backplane.unsubscribe, anyio.Event(), []
+
+    async def slow(room: str) -> None:
+        order.append("begun")
+        await release.wait()
+        await unsubscribe(room)
+        order.append("ended")
+
+    backplane.unsubscribe = slow  # type: ignore[method-assign]
+    ann, bob = server.connect("ann"), server.connect("bob")
+    join(ann, "chat:two")
+    ann.request("room.leave", room="chat:two")
+    until(server, lambda: order == ["begun"])
+    bob.send("room.join", room="chat:two", id="j1")
+    server.call(anyio.lowlevel.checkpoint)
+    server.call(release.set)
+    assert bob.receive_until("ack", id="j1")["data"]["recovered"] is None
+    sent = bob.request("publish", {}, room="chat:two")["data"]
+    assert bob.receive_until("told")["id"] == sent[0]
+    assert order == ["begun", "ended"]
+
+
+def test_joins_beside_a_fast_publisher_see_no_hole(server: LiveServer) -> None:
+    """200 joins against publishes that do not stop: positions, replays and live events fit together."""
+    stop = False
+
+    async def publish() -> None:
+        number = 0
+        while not stop:
+            number += 1
+            await server.node.app.publish("chat:general", "told", number)
+            await anyio.lowlevel.checkpoint()
+
+    publishing = server.portal.start_task_soon(publish)
+    until(server, lambda: server.node.hub.rooms == {} or True)
+    try:
+        for turn in range(50):
+            clients = [server.connect(f"user-{turn}-{number}") for number in range(4)]
+            for number, client in enumerate(clients):
+                check_sequence(client, 20 + number)
+                client.close()
+    finally:
+        stop = True
+        publishing.result(10)
+
+
+def check_sequence(client: Client, count: int) -> None:
+    offset = int(client.welcome["rooms"]["chat:general"]["position"].partition(":")[2])
+    for _ in range(count):
+        event = client.receive_until("told")
+        offset += 1
+        assert (int(event["id"].partition(":")[2]), event["data"]) == (offset, offset)
+
+
+def test_the_virtual_clock_of_a_server_moves_only_when_told(serve: Serve) -> None:
+    clock = VirtualClock()
+    server = serve(clock=clock)
+    server.connect("ann")
+    assert server.node.runtime.now() == clock.now
