@@ -201,7 +201,7 @@ def _sentence(text: str) -> str:
 def command_line() -> str:
     """The page of the commands."""
     parts = [COMMANDS]
-    parts += _commands(program, click.Context(program, info_name="roomwire"))
+    parts += _commands(program, click.Context(program, info_name="roomwire", **program.context_settings))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 

@@ -76,7 +76,6 @@ RULES = Rules(
         "click": frozenset({"roomwire.cli"}),
         "rich": frozenset({"roomwire.cli"}),
         "watchfiles": frozenset({"roomwire.cli"}),
-        "pydantic_settings": frozenset({"roomwire.config"}),
     },
     # No clock, loop, socket, thread, log, environment or randomness: whatever is not named here.
     core_may=words(

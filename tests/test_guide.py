@@ -81,8 +81,8 @@ async def test_the_readmes_board(tmp_path: Path) -> None:
     with serving("board:app", cwd=tmp_path) as banner, anyio.fail_after(PATIENCE):
         url = banner["socket"]
         async with (
-            connect(url, token=banner["Ann's token"]) as ann,
-            connect(url, token=banner["Ben's token"]) as ben,
+            connect(url, token=banner["token of Ann"]) as ann,
+            connect(url, token=banner["token of Ben"]) as ben,
         ):
             room = await ann.join("board:team")
             await ben.join("board:team")

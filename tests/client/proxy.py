@@ -41,8 +41,9 @@ class Proxy:
                     group.start_soon(self._copy, streams[1], streams[0], scope)
         finally:
             self._links.discard(scope)
-            for stream in streams:
-                await anyio.aclose_forcefully(stream)
+            with anyio.CancelScope(shield=True):
+                for stream in streams:
+                    await anyio.aclose_forcefully(stream)
 
     async def _copy(self, source: ByteStream, sink: ByteStream, scope: anyio.CancelScope) -> None:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -155,6 +157,13 @@ class Server:
     async def accept_and_drop(self) -> None:
         """The next connection, without an answer."""
         stream = await self._listener.accept()
+        await stream.aclose()
+
+    async def accept_and_reset(self) -> None:
+        """The next connection, which is reset (RFC 9293 section 3.5.2)."""
+        stream = await self._listener.accept()
+        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
 
     async def aclose(self) -> None:

@@ -344,6 +344,15 @@ class TestDeadServers:
             timing.advance(10)
             assert (await until(client, Disconnected))[-1] == Disconnected(1006, "no welcome in time", 2.0)
 
+    async def test_a_reset_in_the_handshake(self, timing: VirtualTiming) -> None:
+        async with serve() as server, connected(server, timing=timing, link_events=True) as (client, link):
+            await link.cut()
+            await until(client, Disconnected)
+            timing.advance(1)
+            await server.accept_and_reset()
+            disconnected = (await until(client, Disconnected))[-1]
+            assert disconnected == Disconnected(1006, "the connection broke in the handshake", 2.0)
+
     async def test_no_welcome(self, timing: VirtualTiming) -> None:
         async with serve() as server, connected(server, timing=timing, link_events=True) as (client, link):
             await link.cut()

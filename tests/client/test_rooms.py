@@ -234,7 +234,6 @@ class TestResumeByMessage:
         assert driver.wait == 2
         assert driver.session.farewell == (1000, "")
         assert driver.begin()["last_event_id"] == "later"
-        assert driver.session.farewell is None
 
     def test_any_other_is_what_a_400_is(self, driver: Driver) -> None:
         driver.begin()

@@ -132,6 +132,11 @@ class TestPauses:
         driver.session.unpause(driver.now)
         assert driver.session.deadline == driver.now + 40
 
+    def test_a_tick_in_between_changes_nothing(self, driver: Driver) -> None:
+        driver.session.pause(driver.now)
+        assert driver.session.tick(driver.now + 29) is False
+        assert driver.sent() == []
+
     def test_the_next_link_is_not_paused(self, driver: Driver) -> None:
         driver.session.pause(driver.now)
         driver.lose()

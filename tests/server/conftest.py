@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from roomwire.core.policy import RoomPolicy
+from roomwire.testing.clock import VirtualClock
 from tests.server.chat import make_app
 from tests.server.live import SHELLS, LiveServer, Shell, live_server
 
@@ -40,3 +41,9 @@ def serve() -> Iterator[Serve]:
 def server(shell: Shell, serve: Serve) -> LiveServer:
     """The usual server, on every shell."""
     return serve(shell)
+
+
+@pytest.fixture
+def server_on_clock(shell: Shell, serve: Serve) -> LiveServer:
+    """The same with a clock that the test moves."""
+    return serve(shell, clock=VirtualClock())

@@ -22,6 +22,7 @@ from roomwire.auth.jwt import JwtAuthenticator, JwtOptions
 from roomwire.auth.origin import OriginPolicy
 from roomwire.backplanes.contract import Backplane
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
+from roomwire.core.limits import Limits
 from roomwire.node import Node
 from roomwire.protocols.native import NativeProtocol
 from roomwire.testing.clock import VirtualClock
@@ -31,6 +32,8 @@ from roomwire.transports.contract import ListenOptions
 SECRET = "a secret of the tests, long enough for HS256"
 TIMEOUT = 10.0
 """Seconds that a receive waits at the most; reached only where a test fails."""
+UNHURRIED = Limits(messages_per_second=1e6, message_burst=10**6, frames_per_second=1e6, frame_burst=10**6)
+"""For clients that do much in little time, and are not what is tested."""
 
 
 @dataclass(frozen=True)

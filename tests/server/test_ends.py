@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Sequence
 
@@ -205,25 +204,23 @@ def test_nothing_is_written_after_our_close_whoever_writes(shell: Shell) -> None
 
 
 def test_nor_where_the_close_frame_itself_waits_for_the_kernel(shell: Shell) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        with echo_server(shell, listen={"fd": listening.fileno()}) as server, opened(server) as link:
-            server.until(lambda: server.host.receivers and server.receiver().link)
-            big = b"x" * 10_000_000
+    with echo_server(shell) as server, opened(server) as link:
+        server.until(lambda: server.host.receivers and server.receiver().link)
+        big = b"x" * 20_000_000
 
-            def write_around_a_close() -> None:
-                out = server.receiver().link
-                assert out is not None
-                out.write(out.framing.block([big]), 1)
-                out.write(out.framing.block(["queued"]), 1)
-                out.close(Closing.of(CloseCode.RESTART))
-                out.write(out.framing.block(["after"]), 1)
-                out.ping()
+        def write_around_a_close() -> None:
+            out = server.receiver().link
+            assert out is not None
+            out.write(out.framing.block([big]), 1)
+            out.write(out.framing.block(["queued"]), 1)
+            out.close(Closing.of(CloseCode.RESTART))
+            out.write(out.framing.block(["after"]), 1)
+            out.ping()
 
-            server.call(write_around_a_close)
-            link.send_frame(Opcode.CLOSE, close_payload(1012))  # the answer comes before the question went out
-            expected = [(Opcode.BINARY, big), (Opcode.TEXT, b"queued"), (Opcode.CLOSE, close_payload(1012, "restart"))]
-            assert list(link.frames()) == expected
+        server.call(write_around_a_close)
+        link.send_frame(Opcode.CLOSE, close_payload(1012))  # the answer comes before the question went out
+        expected = [(Opcode.BINARY, big), (Opcode.TEXT, b"queued"), (Opcode.CLOSE, close_payload(1012, "restart"))]
+        assert list(link.frames()) == expected
 
 
 class ClosesAtOnce(EchoReceiver):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from roomwire.core.limits import Limits
 from roomwire.node import Connection
-from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
-from tests.server.live import Client, LiveServer
+from tests.server.live import UNHURRIED, Client, LiveServer, Shell
 from tests.server.watching import until
 
 
@@ -84,7 +86,7 @@ def test_a_policy_may_say_why_not(serve: Serve) -> None:
 
 
 def test_the_room_beyond_the_limit_is_refused_and_leaves_no_trace(serve: Serve) -> None:
-    server = serve(limits=Limits(message_burst=200))
+    server = serve(limits=UNHURRIED)
     ann = server.connect("ann")
     for number in range(99):
         assert "position" in join(ann, f"chat:{number}")
@@ -274,40 +276,65 @@ def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) ->
     assert order == ["begun", "ended"]
 
 
-def test_joins_beside_a_fast_publisher_see_no_hole(server: LiveServer) -> None:
-    """200 joins against publishes that do not stop: positions, replays and live events fit together."""
-    stop = False
+@contextmanager
+def publishing(server: LiveServer, room: str) -> Iterator[None]:
+    """Publish 1, 2, 3 and so on, some in one turn of the loop, until the end of the block."""
+    stop = anyio.Event()
 
     async def publish() -> None:
         number = 0
-        while not stop:
+        while not stop.is_set():
+            for _ in range(number % 4):
+                number += 1
+                await server.node.app.publish(room, "told", number)
             number += 1
-            await server.node.app.publish("chat:general", "told", number)
-            await anyio.lowlevel.checkpoint()
+            await server.node.app.publish(room, "told", number)
+            with anyio.move_on_after(0.001):
+                await stop.wait()
 
-    publishing = server.portal.start_task_soon(publish)
-    until(server, lambda: server.node.hub.rooms == {} or True)
+    future = server.portal.start_task_soon(publish)
     try:
-        for turn in range(50):
-            clients = [server.connect(f"user-{turn}-{number}") for number in range(4)]
-            for number, client in enumerate(clients):
-                check_sequence(client, 20 + number)
-                client.close()
+        yield
     finally:
-        stop = True
-        publishing.result(10)
+        server.call(stop.set)
+        future.result(10)
 
 
-def check_sequence(client: Client, count: int) -> None:
-    offset = int(client.welcome["rooms"]["chat:general"]["position"].partition(":")[2])
+def offset_of(id_: str) -> int:
+    return int(id_.partition(":")[2])
+
+
+def check_sequence(client: Client, offset: int, count: int) -> None:
+    """The next events are those after `offset`, without a hole."""
     for _ in range(count):
         event = client.receive_until("told")
         offset += 1
-        assert (int(event["id"].partition(":")[2]), event["data"]) == (offset, offset)
+        assert (offset_of(event["id"]), event["data"]) == (offset, offset)
 
 
-def test_the_virtual_clock_of_a_server_moves_only_when_told(serve: Serve) -> None:
-    clock = VirtualClock()
-    server = serve(clock=clock)
-    server.connect("ann")
-    assert server.node.runtime.now() == clock.now
+def test_200_joins_beside_a_fast_publisher_see_no_hole(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, limits=UNHURRIED)
+    clients = [server.connect(f"user-{number}") for number in range(4)]
+    with publishing(server, "chat:two"):
+        for turn in range(50):
+            for number, client in enumerate(clients):
+                reply = join(client, "chat:two")
+                assert reply["recovered"] is None
+                check_sequence(client, offset_of(reply["position"]), (turn + number) % 7)
+                client.request("room.leave", room="chat:two")
+                assert not [e for e in client.events_before("whoami") if e["event"] == "told"]
+
+
+def test_resumes_from_any_position_beside_a_fast_publisher_see_no_hole(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, limits=UNHURRIED)
+    ann = server.connect("ann")
+    known = [join(ann, "chat:two")["position"]]
+    ann.request("room.leave", room="chat:two")
+    with publishing(server, "chat:two"):
+        for turn in range(50):
+            since = known[-1 - turn % min(len(known), 5)]
+            reply = join(ann, "chat:two", since=since)
+            assert reply["recovered"] is True
+            known.append(reply["position"])
+            check_sequence(ann, offset_of(since), offset_of(reply["position"]) - offset_of(since) + 3)
+            ann.request("room.leave", room="chat:two")

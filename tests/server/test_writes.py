@@ -309,3 +309,28 @@ def test_a_write_to_a_peer_that_is_gone_is_told_once_and_not_in_the_write(shell:
         server.until(lambda: server.receiver().ended)
         assert server.receiver().ended == (CloseCode.ABNORMAL, "", False)
         server.until(lambda: not server.transport.carriers)
+
+
+def test_a_link_that_ended_writes_to_nobody_elses_socket(shell: Shell) -> None:
+    """The kernel gives the descriptor of a closed socket to the next one: a link that is kept must not use it."""
+    with echo_server(shell) as server:
+        with connect(server.port, request("/")) as first:
+            first.upgraded()
+            server.until(lambda: server.transport.carriers and only_carrier(server).phase is Phase.OPEN)
+            number = server.call(lambda: only_carrier(server)._fd)
+            stale = server.receiver().link
+            assert stale is not None
+            server.call(only_carrier(server).abort)
+            server.until(lambda: not server.transport.carriers)
+        links = []
+        for _ in range(20):
+            links.append(connect(server.port, request("/")))
+            links[-1].upgraded()
+        numbers = server.call(lambda: [carrier._fd for carrier in server.transport.carriers])
+        assert number in numbers, "the number was not given again: the test proves nothing"
+        server.call(lambda: stale.write(stale.framing.block(["for the dead"]), 1))
+        server.call(stale.ping)
+        for link in links:
+            link.send_frame(Opcode.TEXT, b"mine")
+            assert link.frame() == (Opcode.TEXT, b"mine")
+            link.close()

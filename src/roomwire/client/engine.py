@@ -303,8 +303,7 @@ class Engine:
                 await self._in_time(lambda: link.send(()))  # the echo
                 return
             if not session.linked and not self.leaving:
-                if (farewell := session.farewell) is not None:
-                    await self._in_time(lambda: link.close(*farewell))
+                await self._in_time(lambda: link.close(*session.farewell))
                 return
 
     def _take(self, received: list[Received]) -> Closed | None:

@@ -149,10 +149,8 @@ class Rooms:
         return None if name is None else self._rooms.get(name)
 
     def add(self, name: str, *, wants_state: bool = False) -> Membership:
-        """Begin to keep a room; the one that is kept already where there is one."""
-        room = self._rooms.get(name)
-        if room is None:
-            room = self._rooms[name] = Membership(name, wants_state=wants_state)
+        """Begin to keep a room."""
+        room = self._rooms[name] = Membership(name, wants_state=wants_state)
         return room
 
     def discard(self, room: Membership, reason: str) -> None:

@@ -100,7 +100,7 @@ class Session:
         retry_at: when the next attempt is due, monotonic seconds.
         user: who the server takes this client for; ``""`` before the first welcome.
         rooms: the rooms.
-        farewell: what to say in a close frame to a link that the session gave up; None for nothing.
+        farewell: the code and reason to close a link with that the session gave up.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Session:
         self.retry_at = -math.inf
         self.user = ""
         self.rooms = Rooms()
-        self.farewell: tuple[int, str] | None = None
+        self.farewell: tuple[int, str] = (CloseCode.NORMAL, "")
         self.requests = Requests(self.rooms, self._outbox, self._outgoing.append, self._items.append)
 
     # --- what the caller asks
@@ -191,7 +191,7 @@ class Session:
         """
         self.phase = Phase.OPENING
         self._open_by = now + self._options.open_timeout
-        self._welcomed_at = self._closing = self.farewell = None
+        self._welcomed_at = self._closing = None
         self._paused = False
         if self._retry.without_cursor:
             self.rooms.want_all_states()
@@ -365,7 +365,6 @@ class Session:
 
     def _resume_refused(self, now: float, error: RequestFailed) -> None:
         """A reply to ``session.resume`` is what a status is to a handshake."""
-        self.farewell = (CloseCode.NORMAL, "")
         passing = error.code in _PASSING
         wait = self._retry.after_failure() if passing else self._retry.after_bad_cursor()
         self._break(now, CloseCode.ABNORMAL, f"not resumed: {error.code}", wait)

@@ -73,6 +73,9 @@ class _CallbackCarrier(Carrier):
         super().__init__(owner, peer, THROUGH_SHELL if owner.secure else sock.fileno())
         self._stream = stream
         self._paused = False
+        if sock.family != socket.AF_UNIX:
+            # asyncio does so itself, but not for a socket of a listener that was made with protocol 0.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _hand_over(self, data: bytes) -> None:
         self._stream.write(data)

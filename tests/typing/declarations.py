@@ -1,0 +1,143 @@
+"""What an application may declare, and that decorators leave a function's own type as it is.
+
+Read by mypy and pyright (`tests.typing.test_typing`), and imported: what types has to be accepted at
+run time too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from roomwire import App, Connection, Member, Publication
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncGenerator[None, None]:
+    yield
+
+
+app = App(lifespan=lifespan)
+
+
+class SendMessage(BaseModel):
+    content: str
+
+
+class Draw(TypedDict):
+    x: int
+    y: int
+
+
+@dataclass
+class Vote:
+    choice: str
+
+
+@app.on_connect
+async def rooms_of(connection: Connection) -> list[str]:
+    return [f"user:{connection.user}"]
+
+
+@app.on_disconnect
+async def goodbye(connection: Connection) -> None: ...
+
+
+@app.room("chat:{channel}")
+async def may_join(connection: Connection, channel: str) -> bool:
+    return channel != "closed"
+
+
+@app.room("public:*")
+async def anybody() -> bool:
+    return True
+
+
+@app.snapshot("chat:{channel}")
+async def recent(channel: str) -> list[dict[str, str]]:
+    return [{"channel": channel}]
+
+
+@app.on("message.send", room="chat:{channel}")
+async def send_message(connection: Connection, message: SendMessage, channel: str) -> dict[str, str | None]:
+    publication = await app.publish(f"chat:{channel}", "message.new", message, exclude=connection)
+    assert_type(publication, Publication)
+    assert_type(publication.id, str | None)
+    return {"id": publication.id}
+
+
+@app.on("draw", room="board:{number}", joined=False)
+async def draw(number: int, where: Draw) -> None: ...
+
+
+@app.on("vote")
+async def vote(vote: Vote, *, connection: Connection) -> int:
+    return len(vote.choice)
+
+
+@app.on("upload")
+async def upload(data: bytes) -> int:
+    return len(data)
+
+
+@app.on("echo")
+async def echo(data: Any) -> Any:
+    return data
+
+
+@app.on("ping")
+async def ping() -> None: ...
+
+
+async def decorated_functions_are_what_they_were(connection: Connection) -> None:
+    assert_type(await rooms_of(connection), list[str])
+    assert_type(await may_join(connection, "a"), bool)
+    assert_type(await may_join(connection=connection, channel="a"), bool)
+    assert_type(await recent("a"), list[dict[str, str]])
+    assert_type(await send_message(connection, SendMessage(content="hi"), "a"), dict[str, str | None])
+    assert_type(await send_message(connection, channel="a", message=SendMessage(content="hi")), dict[str, str | None])
+    assert_type(await vote(Vote("a"), connection=connection), int)
+    assert_type(await upload(b""), int)
+    await draw(1, {"x": 1, "y": 2})
+    await ping()
+    await goodbye(connection)
+    handler: Callable[[Connection, SendMessage, str], Coroutine[Any, Any, dict[str, str | None]]] = send_message
+    del handler
+
+
+async def what_an_application_calls(connection: Connection) -> None:
+    assert_type(await app.publish("r", "e"), Publication)
+    assert_type(await app.publish("r", "e", b"", exclude="client", history=False, key="k"), Publication)
+    assert_type(await app.members("r"), list[Member])
+    assert_type(await app.rooms_of("u"), list[str])
+    await app.disconnect("u", code=4100, reason="later")
+    await app.add("u", "r")
+    await app.remove("u", "r", "gone")
+    assert_type(connection.user, str)
+    assert_type(connection.rooms, frozenset[str])
+    await connection.join("r")
+    await connection.leave("r")
+    await connection.send("e", {"a": 1}, room="r")
+    await connection.close(4600, "bye")
+
+
+def hooks_that_say_yes_or_no() -> Sequence[App]:
+    one, other, third = App(), App(), App()
+
+    @one.on_connect
+    async def allow(connection: Connection) -> bool:
+        return connection.user != "mallory"
+
+    @other.on_connect
+    async def join(connection: Connection) -> set[str] | bool:
+        return {connection.user} if connection.user else False
+
+    @third.on_connect
+    async def note() -> None: ...
+
+    return one, other, third

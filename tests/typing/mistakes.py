@@ -1,0 +1,107 @@
+"""What an application may not declare or call: each line is an error to mypy and to pyright.
+
+An error that disappears is one itself: the comment that expects it is unused then. The module is read
+by the type checkers (`tests.typing.test_typing`) and never run.
+"""
+
+from __future__ import annotations
+
+from roomwire import App, Connection
+
+app = App()
+
+
+@app.on("not-async")  # type: ignore[type-var]
+def not_async(connection: Connection) -> int:
+    return 1
+
+
+@app.on  # type: ignore[arg-type]
+async def without_an_event(connection: Connection) -> None: ...
+
+
+@app.on(7)  # type: ignore[arg-type]
+async def an_event_that_is_no_name() -> None: ...
+
+
+@app.on("e", "chat:*")  # type: ignore[call-arg]
+async def a_room_that_is_not_named() -> None: ...
+
+
+@app.on("e", room=7)  # type: ignore[arg-type]
+async def a_pattern_that_is_no_text() -> None: ...
+
+
+@app.room("a")  # type: ignore[type-var]
+async def a_policy_that_forgets_to_answer(connection: Connection) -> None: ...
+
+
+@app.room("b")  # type: ignore[type-var]
+async def a_policy_that_answers_with_a_text(connection: Connection) -> str:
+    return "yes"
+
+
+@app.room("c")  # type: ignore[type-var]
+def a_policy_that_is_not_async(connection: Connection) -> bool:
+    return True
+
+
+@app.room  # type: ignore[arg-type]
+async def a_policy_without_a_pattern(connection: Connection) -> bool:
+    return True
+
+
+@app.snapshot("d")  # type: ignore[type-var]
+def a_snapshot_that_is_not_async() -> list[str]:
+    return []
+
+
+@app.on_connect  # type: ignore[type-var]
+async def a_connect_hook_that_returns_a_number(connection: Connection) -> int:
+    return 403
+
+
+@app.on_connect  # type: ignore[type-var]
+async def a_connect_hook_that_returns_numbers(connection: Connection) -> list[int]:
+    return [1]
+
+
+@app.on_connect  # type: ignore[type-var]
+def a_connect_hook_that_is_not_async(connection: Connection) -> list[str]:
+    return []
+
+
+@app.on_connect()  # type: ignore[call-arg, untyped-decorator]
+async def a_connect_hook_with_parentheses(connection: Connection) -> None: ...
+
+
+@app.on_disconnect  # type: ignore[type-var]
+async def a_disconnect_hook_that_returns(connection: Connection) -> bool:
+    return True
+
+
+@app.on("typed", room="chat:{channel}")
+async def typed(connection: Connection, channel: str, number: int) -> str:
+    return channel * number
+
+
+async def the_types_of_a_handler_still_hold(connection: Connection) -> None:
+    await typed(connection, "a", "1")  # type: ignore[arg-type]
+    await typed(connection, "a")  # type: ignore[call-arg]
+    await typed(connection, "a", number=1, more=2)  # type: ignore[call-arg]
+    number: int = await typed(connection, "a", 1)  # type: ignore[assignment]
+    del number
+
+
+async def what_an_application_cannot_call(connection: Connection) -> None:
+    await app.publish("r", 7)  # type: ignore[arg-type]
+    await app.publish("r", "e", 1, "c")  # type: ignore[call-arg]
+    await app.publish("r", "e", exclude=7)  # type: ignore[arg-type]
+    await app.publish("r", "e", history="no")  # type: ignore[arg-type]
+    await app.disconnect(7)  # type: ignore[arg-type]
+    await app.disconnect("u", 4100)  # type: ignore[call-arg]
+    await app.members()  # type: ignore[call-arg]
+    await connection.join(7)  # type: ignore[arg-type]
+    connection.rooms = frozenset()  # type: ignore[misc]
+    App(None)  # type: ignore[call-arg]
+    App(lifespan=typed)  # type: ignore[arg-type]
