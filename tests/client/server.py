@@ -160,8 +160,9 @@ class Server:
         await stream.aclose()
 
     async def accept_and_reset(self) -> None:
-        """The next connection, which is reset (RFC 9293 section 3.5.2)."""
+        """The next connection, which is reset (RFC 9293 section 3.5.2) once it has sent something."""
         stream = await self._listener.accept()
+        await stream.receive()
         raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()

@@ -194,7 +194,7 @@ class TestArguments:
         async def function(who: Link, message: Message, channel: str, number: int) -> None: ...
 
         declared = handler(function, "{channel}:{number}")
-        assert declared.arguments(LINK, {"channel": "x", "number": "7"}, '{"content":"hi"}', {"content": "hi"}) == {
+        assert declared.arguments(LINK, {"channel": "x", "number": "7"}, '{"content":"hi"}') == {
             "who": LINK,
             "message": Message(content="hi"),
             "channel": "x",
@@ -204,8 +204,8 @@ class TestArguments:
     def test_a_handler_without_data_takes_any(self) -> None:
         async def function(who: Link) -> None: ...
 
-        for data in ("null", '{"a":1}', b"\x00"):
-            assert handler(function).arguments(LINK, {}, data, data) == {"who": LINK}
+        for data in ("null", '{"a":1}'):
+            assert handler(function).arguments(LINK, {}, data) == {"who": LINK}
 
     @pytest.mark.parametrize("annotation", [Any, object, None])
     def test_any_json_is_given_as_it_was_decoded(self, annotation: Any) -> None:
@@ -213,8 +213,7 @@ class TestArguments:
 
         if annotation is not None:
             function.__annotations__["data"] = annotation
-        value = {"a": [1]}
-        assert handler(function).arguments(LINK, {}, '{"a":[1]}', value)["data"] is value
+        assert handler(function).arguments(LINK, {}, '{"a":[1]}')["data"] == {"a": [1]}
 
     @pytest.mark.parametrize(
         ("annotation", "raw", "value"),
@@ -230,23 +229,23 @@ class TestArguments:
         async def function(data: object) -> None: ...
 
         function.__annotations__["data"] = annotation
-        assert handler(function).arguments(LINK, {}, raw, None) == {"data": value}
+        assert handler(function).arguments(LINK, {}, raw) == {"data": value}
 
     def test_bytes_come_in_binary_messages(self) -> None:
         async def function(data: bytes) -> None: ...
 
         declared = handler(function)
         assert declared.binary
-        assert declared.arguments(LINK, {}, b"\xff", b"\xff") == {"data": b"\xff"}
+        assert declared.arguments(LINK, {}, b"\xff") == {"data": b"\xff"}
 
     def test_bytes_with_a_constraint(self) -> None:
         async def function(data: Annotated[bytes, Field(max_length=2)]) -> None: ...
 
         declared = handler(function)
         assert declared.binary
-        assert declared.arguments(LINK, {}, b"\xff\x00", b"\xff\x00") == {"data": b"\xff\x00"}
+        assert declared.arguments(LINK, {}, b"\xff\x00") == {"data": b"\xff\x00"}
         with pytest.raises(EventError) as caught:
-            declared.arguments(LINK, {}, b"abc", b"abc")
+            declared.arguments(LINK, {}, b"abc")
         assert caught.value.details == [{"loc": [], "type": "bytes_too_long"}]
 
     def test_bytes_where_json_is_wanted_and_the_reverse(self) -> None:
@@ -254,17 +253,17 @@ class TestArguments:
         async def binary(data: bytes) -> None: ...
 
         with pytest.raises(EventError, match="invalid: e takes JSON, not bytes"):
-            handler(json).arguments(LINK, {}, b"x", b"x")
+            handler(json).arguments(LINK, {}, b"x")
         with pytest.raises(EventError, match="invalid: e takes bytes, not JSON"):
-            handler(binary).arguments(LINK, {}, '"x"', "x")
+            handler(binary).arguments(LINK, {}, '"x"')
 
     def test_a_room_that_does_not_fit(self) -> None:
         async def function(number: int, level: Level) -> None: ...
 
         declared = handler(function, "{number}:{level}")
-        assert declared.arguments(LINK, {"number": "7", "level": "1"}, "null", None)["level"] is Level.LOW
+        assert declared.arguments(LINK, {"number": "7", "level": "1"}, "null")["level"] is Level.LOW
         with pytest.raises(EventError) as caught:
-            declared.arguments(LINK, {"number": "seven", "level": "1"}, "null", None)
+            declared.arguments(LINK, {"number": "seven", "level": "1"}, "null")
         assert (caught.value.code, caught.value.details) == ("invalid", None)
         assert caught.value.message == "the room does not fit the event's schema"
 
@@ -277,7 +276,7 @@ class TestFaults:
 
     def fault(self, raw: str) -> EventError:
         with pytest.raises(EventError) as caught:
-            handler(send).arguments(LINK, {}, raw, None)
+            handler(send).arguments(LINK, {}, raw)
         return caught.value
 
     @pytest.mark.parametrize(
@@ -304,7 +303,7 @@ class TestFaults:
         async def function(data: list[int]) -> None: ...
 
         with pytest.raises(EventError) as caught:
-            handler(function).arguments(LINK, {}, "[" + '"a",' * 500 + "1]", None)
+            handler(function).arguments(LINK, {}, "[" + '"a",' * 500 + "1]")
         assert isinstance(caught.value.details, list)
         assert len(caught.value.details) == 20
 
@@ -314,7 +313,7 @@ class TestFaults:
 
     def test_a_validator_that_fails_is_the_applications_fault(self) -> None:
         with pytest.raises(ZeroDivisionError):
-            handler(send).arguments(LINK, {}, '{"content":"broken"}', None)
+            handler(send).arguments(LINK, {}, '{"content":"broken"}')
 
 
 class TestReturns:

@@ -18,7 +18,7 @@ from roomwire.core.session import Session
 T = 1000.0
 LIMITS = Limits()
 
-CALL = Call("e", "r", "i", "null", None)
+CALL = Call("e", "r", "i", "null")
 RESUME = Resume({}, "i")
 HEARTBEAT = Heartbeat(None)
 INVALID = Invalid("a fault", "i")

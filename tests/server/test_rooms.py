@@ -142,3 +142,13 @@ def test_the_position_of_session_rooms_is_that_of_the_last_event(server: LiveSer
     sent = ann.request("message.send", {"content": "hi"}, room="chat:general")["data"]["id"]
     bob.receive_until("message.new", id=sent)
     assert position_in(ann) == sent
+
+
+def test_what_was_sent_before_the_close_is_handled(server: LiveServer) -> None:
+    """A client may send and leave: what came before the orderly end has the rights of that moment."""
+    ann, bob = server.connect("ann"), server.connect("bob")
+    for number in range(20):
+        ann.send("message.send", {"content": str(number)}, room="chat:general")
+    ann.close()
+    got = [bob.receive_until("message.new")["data"]["content"] for _ in range(20)]
+    assert got == [str(number) for number in range(20)]

@@ -29,14 +29,12 @@ class Call:
         room: the room that it concerns, if any.
         ref: what the reply has to bear; None where none is wanted.
         data: raw JSON text, or bytes from a binary frame.
-        value: `data` decoded.
     """
 
     event: str
     room: str | None
     ref: str | None
     data: str | bytes
-    value: object
 
 
 @dataclass(slots=True)

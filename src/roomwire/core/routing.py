@@ -8,6 +8,7 @@ What does not fit fails then, with the names, not when the first message comes.
 from __future__ import annotations
 
 import inspect
+import json
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Any, Never, NoReturn
@@ -147,7 +148,7 @@ class Handler(Hook):
         DeclarationError: with the names of what does not fit.
     """
 
-    __slots__ = ("_returns", "_validate", "binary", "event", "joined", "pattern")
+    __slots__ = ("_read", "_returns", "binary", "event", "joined", "pattern")
 
     def __init__(
         self, event: str, function: Callable[..., Returned], link: type, pattern: Pattern | None, *, joined: bool = True
@@ -158,22 +159,21 @@ class Handler(Hook):
         self.joined = joined
         annotation = Any if self.data is None else self.hints.get(self.data, Any)
         self.binary = _is_bytes(annotation)
-        self._validate: Callable[[Any], object] | None = None
+        self._read: Callable[[Any], object] = bytes if self.binary else json.loads
         if annotation not in (*_UNCHECKED, bytes):
             adapter = _adapter(annotation, function, f"the parameter {self.data}")
-            self._validate = adapter.validate_python if self.binary else adapter.validate_json
+            self._read = adapter.validate_python if self.binary else adapter.validate_json
         returns = self.hints.get("return", Any)
         unchecked = returns in (*_UNCHECKED, *_NOTHING)
         self._returns = None if unchecked else _adapter(returns, function, "the return")
 
-    def arguments(self, link: object, path: Mapping[str, str], data: str | bytes, value: object) -> dict[str, object]:
+    def arguments(self, link: object, path: Mapping[str, str], data: str | bytes) -> dict[str, object]:
         """The keyword arguments for a message.
 
         Args:
             link: the connection.
             path: the parameters of the room's pattern.
             data: raw JSON, or the payload of a binary message.
-            value: `data` decoded, for a handler that takes any JSON.
 
         Raises:
             EventError: code ``invalid``; where the data does not fit, with its faults as details.
@@ -187,7 +187,7 @@ class Handler(Hook):
             raise EventError("invalid", "the room does not fit the event's schema") from None
         if self.data is not None:
             try:
-                arguments[self.data] = value if self._validate is None else self._validate(data)
+                arguments[self.data] = self._read(data)
             except ValidationError as error:
                 raise EventError("invalid", "the data does not fit the event's schema", _faults(error)) from None
         return arguments

@@ -65,6 +65,7 @@ class Connection:
         "_paused",
         "_protocol",
         "_received",
+        "_rooms_at_end",
         "_session",
         "_state",
         "_wanted",
@@ -99,6 +100,7 @@ class Connection:
         self._working = False
         self._paused = False
         self._received = 0
+        self._rooms_at_end: frozenset[str] | None = None
         self._closing: Closing | None = None
         self._moved = False  # its client has another connection now
         self._by: Literal["server", "peer", "link"] = "server"
@@ -273,7 +275,7 @@ class Connection:
     def _next_command(self) -> Command | None:
         """The worker's next command; reading goes on when the queue is short again."""
         inbox = self._inbox
-        if not inbox or self._closing is not None:
+        if not inbox or (self._closing is not None and self._rooms_at_end is None):
             self._working = False
             self._inbox = None
             return None
@@ -302,9 +304,13 @@ class Connection:
         if self._closing is None:
             self._by = "peer" if by_peer else "link" if code == CloseCode.ABNORMAL else "server"
             self._closing = Closing(code, reason)
+            if self._inbox and self._by != "server":
+                # What was sent before the end is handled, with the rights of that moment.
+                self._rooms_at_end = frozenset(self._memberships)
             self._node.depart(self)
         self._link = None
-        self._inbox = None
+        if self._rooms_at_end is None:
+            self._inbox = None
         opened = self._kind is not None  # else the peer went away before the upgrade
         if opened:
             journal.disconnected(self, self._node.runtime.now() - self._session.opened_at, cause)
@@ -336,8 +342,12 @@ class Connection:
 
     # --- for the node
 
-    def _tell(self, notice: Notice) -> None:
-        self._write(self._codec.send(notice))
+    def _may_speak_in(self, room: str) -> bool:
+        """Whether it is in the room, or was when its peer went away."""
+        return room in self._memberships or (self._rooms_at_end is not None and room in self._rooms_at_end)
+
+    def _tell(self, notice: Notice, *, counted: bool = True) -> None:
+        self._write(self._codec.send(notice), counted=counted)
 
     def _write(self, messages: Sequence[Message], *, counted: bool = True) -> None:
         link = self._link

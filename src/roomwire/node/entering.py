@@ -157,7 +157,7 @@ class Entering:
                 return
             entries = replay.finish_reset()
             if entries is not None:
-                connection._tell(RoomState(room.name, position, outcome.reason, state))
+                connection._tell(RoomState(room.name, position, outcome.reason, state), counted=False)
                 self._go_live(membership, outcome, [entry for entry in entries if entry.offset > position.offset])
                 return
             if replay.hopeless:
@@ -180,7 +180,7 @@ class Entering:
     async def _refresh(self, membership: Membership, reason: str) -> None:
         position, state = await self._node.states.take(membership.room)
         if membership.live:
-            membership.connection._tell(RoomState(membership.room.name, position, reason, state))
+            membership.connection._tell(RoomState(membership.room.name, position, reason, state), counted=False)
 
     # --- leaving
 

@@ -212,6 +212,8 @@ class Joining:
         if command.since is not None:
             raise EventError("conflict", "in the room already")
         connection._tell(JoinReply(command.ref, RoomStatus(self._position_of(known))))
+        if command.state and known.live:
+            self._node.entering.refresh(known, "requested")
 
     async def put_in(self, connection: Connection, room: str) -> None:
         """The application puts a connection into a room.

@@ -200,7 +200,7 @@ class Workers:
         node = self._node
         started = node.runtime.now()
         try:
-            arguments = handler.arguments(connection, path, call.data, call.value)
+            arguments = handler.arguments(connection, path, call.data)
             with acting(node, connection, message):
                 value = await handler.function(**arguments)
             return None if call.ref is None else self._reply(call.ref, handler, value)
@@ -241,7 +241,7 @@ class Workers:
             return Failed(call.ref, "unknown_event", text)
         if call.room is None:
             return None
-        if found[0].joined and call.room not in connection._memberships:
+        if found[0].joined and not connection._may_speak_in(call.room):
             return Failed(call.ref, "not_joined", "join the room first")
         if self._node.policy_of(call.room).broadcast_only:
             return Failed(call.ref, "forbidden", "members do not publish in this room")

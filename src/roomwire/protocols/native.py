@@ -40,7 +40,7 @@ class NativeProtocol:
                 return (_reserved(envelope),)
         except InvalidMessage as error:
             return (Invalid(error.message, error.id),)
-        return (Call(envelope.event, envelope.room, envelope.id, envelope.data, envelope.value),)
+        return (Call(envelope.event, envelope.room, envelope.id, envelope.data),)
 
     def send(self, notice: Notice) -> Sequence[Message]:
         """See `roomwire.protocols.contract.Codec.send`."""
