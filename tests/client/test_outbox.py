@@ -379,7 +379,7 @@ class TestSizes:
 class TestWhatCannotBeSent:
     @pytest.mark.parametrize("event", ["", "a b", "\u00e9", "x" * 129, "a\n"])
     def test_a_bad_name(self, driver: Driver, event: str) -> None:
-        with pytest.raises(LocalError, match="an event's name"):
+        with pytest.raises(LocalError, match="no event name"):
             driver.send(event=event)
 
     @pytest.mark.parametrize("event", ["ack", "error", "heartbeat", "room.join", "session.resume", "presence.x"])

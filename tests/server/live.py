@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from roomwire.backplanes.contract import Backplane
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.core.limits import Limits
 from roomwire.node import Node
+from roomwire.node.scope import acting
 from roomwire.protocols.native import NativeProtocol
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio import AnyioTransport
@@ -152,6 +153,8 @@ class LiveServer:
         options.setdefault("subprotocols", ["roomwire.v1"])
         options.setdefault("max_size", None)
         options.setdefault("compression", None)
+        # Without it a client that left messages unread could not be closed in an orderly way.
+        options.setdefault("max_queue", None)
         connecting = websockets.sync.client.connect(
             self.url + (f"?{query}" if query else ""),
             additional_headers={"Authorization": f"Bearer {token}", **(headers or {})},
@@ -170,6 +173,24 @@ class LiveServer:
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a function, sync or async, on the node's loop."""
         return self.portal.call(lambda: function(*arguments, **options))
+
+    def act(self, function: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
+        """Call an async function of the application's on the node's loop, acting on this node."""
+
+        async def run() -> Any:
+            with acting(self.node):
+                return await function(*arguments, **options)
+
+        return self.portal.call(run)
+
+    def publish(self, count: int = 1, room: str = "chat:general", data: object = None) -> list[str]:
+        """Publish ``told`` so many times in one turn of the loop; returns the event ids."""
+
+        async def run() -> list[str]:
+            return [(await self.node.app.publish(room, "told", data)).id or "" for _ in range(count)]
+
+        ids: list[str] = self.act(run)
+        return ids
 
     def advance(self, seconds: float) -> None:
         """Move the node's virtual clock, and do what is due then."""

@@ -34,16 +34,6 @@ def status(client: Client, room: str = "chat:general") -> dict[str, Any]:
     return found
 
 
-def publish(server: LiveServer, count: int, room: str = "chat:general", data: Any = None) -> list[str]:
-    """Publish many events in one turn; returns their ids."""
-
-    async def run() -> list[str]:
-        return [(await server.node.app.publish(room, "told", data)).id or "" for _ in range(count)]
-
-    ids: list[str] = server.call(run)
-    return ids
-
-
 def events(client: Client, name: str = "told") -> list[dict[str, Any]]:
     """All events of that name that came up to now."""
     return [e for e in client.events_before("whoami") if isinstance(e, dict) and e["event"] == name]
@@ -93,7 +83,7 @@ def test_messages_sent_before_the_welcome_are_read_after_it(server: LiveServer) 
 def test_a_resume_replays_exactly_what_was_missed(serve: Serve, missed: int) -> None:
     server = serve(rooms=DEEP)
     position = status(server.connect("ann"))["position"]
-    ids = publish(server, missed)
+    ids = server.publish(missed)
     back = server.connect("ann", query=query({"chat:general": position}))
     assert status(back) == {"position": ids[-1] if ids else position, "recovered": True}
     assert [event["id"] for event in events(back)] == ids
@@ -101,7 +91,7 @@ def test_a_resume_replays_exactly_what_was_missed(serve: Serve, missed: int) -> 
 
 def test_a_resume_on_every_shell(server: LiveServer) -> None:
     position = status(server.connect("ann"))["position"]
-    ids = publish(server, 1000)
+    ids = server.publish(1000)
     back = server.connect("ann", query=query({"chat:general": position}))
     assert status(back)["recovered"] is True
     assert [back.receive_until("told")["id"] for _ in ids] == ids
@@ -110,7 +100,7 @@ def test_a_resume_on_every_shell(server: LiveServer) -> None:
 def test_one_event_more_than_may_be_replayed_is_too_far_and_the_state_comes(serve: Serve) -> None:
     server = serve(rooms=DEEP)
     position = status(server.connect("ann"))["position"]
-    ids = publish(server, 1001)
+    ids = server.publish(1001)
     back = server.connect("ann", query=query({"chat:general": position}))
     assert status(back) == {"position": ids[-1], "recovered": False, "reason": "too_far"}
     state = back.receive()
@@ -122,7 +112,7 @@ def test_one_event_more_than_may_be_replayed_is_too_far_and_the_state_comes(serv
 def test_more_bytes_than_may_be_replayed_are_too_far(serve: Serve) -> None:
     server = serve(rooms=DEEP, limits=Limits(replay_bytes=10_000))
     position = status(server.connect("ann"))["position"]
-    publish(server, 11, data="x" * 1000)
+    server.publish(11, data="x" * 1000)
     assert status(server.connect("ann", query=query({"chat:general": position})))["reason"] == "too_far"
 
 
@@ -131,8 +121,8 @@ def test_the_budget_of_a_replay_is_for_all_rooms_together(serve: Serve) -> None:
     log.auto["ann"] = ["chat:one", "chat:two"]
     server = serve(app=make_app(log), rooms=DEEP)
     rooms = server.connect("ann").welcome["rooms"]
-    publish(server, 600, "chat:one")
-    publish(server, 600, "chat:two")
+    server.publish(600, "chat:one")
+    server.publish(600, "chat:two")
     back = server.connect("ann", query=query({room: rooms[room]["position"] for room in rooms}))
     assert sorted((status(back, room)["recovered"] for room in rooms)) == [False, True]
 
@@ -143,7 +133,7 @@ def test_50_resumes_in_a_row(serve: Serve) -> None:
     position = status(client)["position"]
     for number in range(50):
         client.connection.socket.close()
-        ids = publish(server, number % 4)
+        ids = server.publish(number % 4)
         client = server.connect("ann", query=query({"chat:general": position}, client="ann-phone"))
         assert status(client)["recovered"] is True
         assert [event["id"] for event in events(client)] == ids
@@ -153,7 +143,7 @@ def test_50_resumes_in_a_row(serve: Serve) -> None:
 def test_a_resume_from_an_old_position_of_the_stream_that_has_been_quiet_since(serve: Serve) -> None:
     clock = VirtualClock()
     server = serve(clock=clock)
-    publish(server, 3)
+    server.publish(3)
     position = status(server.connect("ann"))["position"]
     server.close_clients()
     # All events have expired, and none came: an empty replay is a proven one.
@@ -166,7 +156,7 @@ def test_what_a_client_was_excluded_from_is_not_replayed_to_it(server: LiveServe
     ann = server.connect("ann", query="client=ann-phone")
     position = status(ann)["position"]
     own = ann.request("message.send", {"content": "mine"}, room="chat:general")["data"]["id"]
-    others = publish(server, 1)
+    others = server.publish(1)
     back = server.connect("ann", query=query({"chat:general": position}, client="ann-phone"))
     assert status(back) == {"position": others[-1], "recovered": True}
     assert [e["id"] for e in back.events_before("whoami") if e.get("room") and "id" in e] == others
@@ -180,7 +170,7 @@ def test_what_a_client_was_excluded_from_is_not_replayed_to_it(server: LiveServe
 def test_too_old_after_trimming(serve: Serve) -> None:
     server = serve(rooms={"chat:*": RoomPolicy(history_size=10)})
     position = status(server.connect("ann"))["position"]
-    ids = publish(server, 11)
+    ids = server.publish(11)
     back = server.connect("ann", query=query({"chat:general": position}))
     assert status(back) == {"position": ids[-1], "recovered": False, "reason": "too_old"}
     assert back.receive_until("room.state")["data"]["reason"] == "too_old"
@@ -193,7 +183,7 @@ def test_too_old_after_the_time_to_live(serve: Serve) -> None:
     clock = VirtualClock()
     server = serve(clock=clock, rooms={"chat:*": RoomPolicy(history_ttl=60)})
     position = status(server.connect("ann"))["position"]
-    publish(server, 1)
+    server.publish(1)
     server.close_clients()
     until(server, lambda: not server.node.hub.rooms)
     server.advance(61)
@@ -204,7 +194,7 @@ def test_too_old_after_the_time_to_live(serve: Serve) -> None:
 def test_epoch_after_a_restart_with_an_empty_store(serve: Serve) -> None:
     position = status(serve().connect("ann"))["position"]
     after = serve()
-    publish(after, 1)
+    after.publish(1)
     back = after.connect("ann", query=query({"chat:general": position}))
     assert status(back)["reason"] == "epoch"
     assert status(back)["position"].partition(":")[0] != position.partition(":")[0]
@@ -213,7 +203,7 @@ def test_epoch_after_a_restart_with_an_empty_store(serve: Serve) -> None:
 
 def test_fork_where_the_stream_is_behind(serve: Serve) -> None:
     server = serve()
-    publish(server, 1)
+    server.publish(1)
     epoch = status(server.connect("ann"))["position"].partition(":")[0]
     back = server.connect("ann", query=query({"chat:general": f"{epoch}:99"}))
     assert status(back) == {"position": f"{epoch}:1", "recovered": False, "reason": "fork"}
@@ -223,21 +213,21 @@ def test_fork_where_the_stream_is_behind(serve: Serve) -> None:
 def test_no_history_where_a_room_keeps_none(serve: Serve) -> None:
     server = serve(rooms={"chat:*": RoomPolicy(history_size=0)})
     position = status(server.connect("ann"))["position"]
-    publish(server, 1)
+    server.publish(1)
     assert status(server.connect("ann", query=query({"chat:general": position})))["reason"] == "no_history"
 
 
 def test_unavailable_has_no_position_and_the_state_follows_when_it_can(serve: Serve) -> None:
     server = serve()
     position = status(server.connect("ann"))["position"]
-    publish(server, 200)
+    server.publish(200)
     broken = Broken(server)
     back = server.connect("ann", query=query({"chat:general": position}))
     assert status(back) == {"recovered": False, "reason": "unavailable"}
     broken.heal()
     state = back.receive_until("room.state")
     assert state["data"]["reason"] == "unavailable"
-    ids = publish(server, 1)
+    ids = server.publish(1)
     assert back.receive_until("told")["id"] == ids[0]
 
 
@@ -263,11 +253,11 @@ def test_a_room_that_may_not_be_entered_any_more_is_forbidden_and_silent(server:
     ann = server.connect("ann")
     ann.request("room.join", room="chat:two")
     position = ann.request("session.rooms")["data"]["rooms"]["chat:two"]["position"]
-    publish(server, 3, "chat:two")
+    server.publish(3, "chat:two")
     server.node.app.log.forbidden.add(("ann", "two"))  # type: ignore[attr-defined]
     back = server.connect("ann", query=query({"chat:two": position}))
     assert status(back, "chat:two") == {"recovered": False, "reason": "forbidden"}
-    publish(server, 1, "chat:two")
+    server.publish(1, "chat:two")
     assert not [e for e in back.events_before("whoami") if e.get("room") == "chat:two"]
     assert back.request("whoami")["data"]["rooms"] == ["chat:general"]
 
@@ -278,7 +268,7 @@ def test_cursors_of_100_rooms_and_one_room_too_many(serve: Serve) -> None:
     positions = {}
     for number in range(100):
         positions[f"chat:{number}"] = ann.request("room.join", room=f"chat:{number}")["data"]["position"]
-    ids = publish(server, 2, "chat:42")
+    ids = server.publish(2, "chat:42")
     back = server.connect("nobody", query=query(positions))
     assert len(back.welcome["rooms"]) == 100
     assert all(status(back, room)["recovered"] is True for room in positions)
@@ -295,7 +285,7 @@ def test_cursors_of_100_rooms_and_one_room_too_many(serve: Serve) -> None:
 
 def test_later_joins_nothing_until_session_resume(server: LiveServer) -> None:
     position = status(server.connect("ann"))["position"]
-    ids = publish(server, 2)
+    ids = server.publish(2)
     back = server.connect("ann", query="last_event_id=later")
     assert back.welcome["rooms"] == {}
     reply = back.request("session.resume", {"rooms": {"chat:general": position}})
@@ -412,14 +402,14 @@ def test_events_published_while_a_snapshot_is_made_are_neither_lost_nor_doubled(
     log.snapshot = gated
     position = status(server.connect("ann"))["position"]
     epoch = position.partition(":")[0]
-    before = publish(server, 3)
+    before = server.publish(3)
     back = server.connect("ann", query=query({"chat:general": f"{epoch}x:1"}))
     assert status(back)["reason"] == "epoch"
     until(server, lambda: log.snapshots == 1)
-    during = publish(server, 3)
+    during = server.publish(3)
     seen.append(before)
     server.call(gate.set)
-    after = publish(server, 2)
+    after = server.publish(2)
     state = back.receive()
     assert (state["event"], state["id"]) == ("room.state", before[-1])
     assert state["data"] == {"reason": "epoch", "state": before}
@@ -460,12 +450,12 @@ def hub_of(server: LiveServer) -> MemoryHub:
 
 def test_a_stream_that_is_lost_gives_every_member_a_new_state(server: LiveServer) -> None:
     clients = [server.connect(f"user-{number}") for number in range(3)]
-    publish(server, 2)
+    server.publish(2)
     lose(server)
     states = [client.receive_until("room.state") for client in clients]
     assert {state["data"]["reason"] for state in states} == {"epoch"}
     assert len({state["id"] for state in states}) == 1
-    ids = publish(server, 2)
+    ids = server.publish(2)
     assert ids[0].partition(":")[0] == states[0]["id"].partition(":")[0]
     for client in clients:
         assert [client.receive_until("told")["id"] for _ in ids] == ids
@@ -487,7 +477,7 @@ def test_events_while_a_lost_room_gets_its_state_follow_on_it(serve: Serve) -> N
     lose(server)
     until(server, lambda: seen)
     # While the room is frozen: live ones wait, and who comes now gets the state as well.
-    during = publish(server, 3)
+    during = server.publish(3)
     bob = server.connect("bob")
     assert status(bob) == {"position": during[-1], "recovered": None}
     assert events(ann) == []
@@ -495,7 +485,7 @@ def test_events_while_a_lost_room_gets_its_state_follow_on_it(serve: Serve) -> N
     state = ann.receive_until("room.state")
     assert state["id"].endswith(":0")
     assert [ann.receive_until("told")["id"] for _ in during] == during
-    after = publish(server, 1)
+    after = server.publish(1)
     assert ann.receive_until("told")["id"] == after[0]
     assert bob.receive_until("room.state")["data"]["reason"] == "epoch"
     assert bob.receive_until("told", id=after[0])
@@ -522,7 +512,7 @@ def test_a_room_that_is_lost_again_while_it_gets_its_state_gets_another(serve: S
     state = ann.receive_until("room.state")
     assert state["data"]["state"] == 2
     assert state["id"] == f"{hub_of(server).epoch}:0"
-    ids = publish(server, 1)
+    ids = server.publish(1)
     assert [event["id"] for event in events(ann)] == ids
 
 
@@ -561,7 +551,7 @@ def test_a_frozen_room_that_overflows_once_gets_a_later_state(serve: Serve) -> N
     state = ann.receive_until("room.state")
     assert state["id"].endswith(":300")
     assert state["data"]["state"] == 2
-    ids = publish(server, 1)
+    ids = server.publish(1)
     assert [event["id"] for event in events(ann)] == ids
 
 
@@ -589,7 +579,7 @@ def test_a_lost_link_is_healed_from_the_history_without_a_reset(server: LiveServ
     ann = server.connect("ann")
     backplane = server.node.backplane
     assert isinstance(backplane, MemoryBackplane)
-    first = publish(server, 1)
+    first = server.publish(1)
     server.call(backplane.cut)
     other = MemoryBackplane(hub=backplane.hub)
 
@@ -643,7 +633,7 @@ def test_a_position_is_not_told_after_a_later_event_has_told_it(server_on_clock:
     server = server_on_clock
     ann = server.connect("ann")
     ann.request("message.send", {"content": "mine"}, room="chat:general")
-    later = publish(server, 1)
+    later = server.publish(1)
     ann.receive_until("told", id=later[0])
     server.advance(30.25)
     # Where it is told all the same, it is not an older one.
@@ -655,7 +645,7 @@ def test_session_closing_tells_the_positions_too(serve: Serve) -> None:
     ann, bob = server.connect("ann"), server.connect("bob")
     sent = ann.request("message.send", {"content": "mine"}, room="chat:general")["data"]["id"]
     bob.receive_until("message.new", id=sent)
-    server.call(server.node.app.disconnect, "ann", code=4100, reason="later")
+    server.act(server.node.app.disconnect, "ann", code=4100, reason="later")
     closing = ann.receive_until("session.closing")["data"]
     assert closing == {
         "code": 4100,
@@ -696,7 +686,7 @@ def test_a_position_is_never_told_in_the_middle_of_a_turn(serve: Serve) -> None:
 def test_a_resume_on_another_node() -> None:
     with live_cluster([make_app(), make_app()], rooms=ROOMS) as (one, two):
         position = status(one.connect("ann"))["position"]
-        ids = publish(one, 5)
+        ids = one.publish(5)
         back = two.connect("ann", query=query({"chat:general": position}))
         assert status(back)["recovered"] is True
         assert [event["id"] for event in events(back)] == ids

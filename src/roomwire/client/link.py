@@ -13,12 +13,12 @@ from anyio.abc import ByteStream
 from roomwire.client.endpoint import Endpoint
 from roomwire.core.closing import CloseCode
 from roomwire.core.errors import ProtocolViolation
+from roomwire.core.events import SUBPROTOCOL
 from roomwire.core.handshake import Accepted, ClientHandshake, InvalidHandshake
 from roomwire.core.websocket import Received, Role, WebSocket
 
-__all__ = ["SUBPROTOCOL", "Dialer", "Link"]
+__all__ = ["Dialer", "Link"]
 
-SUBPROTOCOL = "roomwire.v1"
 _READ = 65_536
 _MAX_FRAGMENTS = 1024
 

@@ -7,7 +7,6 @@ newer server can say more. What is no envelope at all, though, ends the connecti
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from roomwire.core.closing import CloseCode
 from roomwire.core.envelope import BINARY_HEADER_MAX, dump, encode, encode_binary
 from roomwire.core.errors import InvalidCursor, LocalError, ProtocolViolation
+from roomwire.core.events import check_event_name
 from roomwire.core.positions import Position, is_room_name
 
 __all__ = [
@@ -37,9 +37,6 @@ __all__ = [
 
 Payload = str | bytes
 """A text message, or a binary one."""
-
-_EVENT = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
-_RESERVED = re.compile(r"(?:room|session|presence)\..*|ack|error|heartbeat", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +194,7 @@ def message(event: str, data: object, *, id: str | None = None, room: str | None
     Raises:
         LocalError: the event's name, the room or the data cannot be sent.
     """
-    if _EVENT.fullmatch(event) is None:
-        raise LocalError("an event's name is 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-    if _RESERVED.fullmatch(event):
-        raise LocalError(f"{event} is a name of the protocol's own")
+    check_event_name(event)
     if room is not None:
         check_room(room)
     if isinstance(data, bytes | bytearray | memoryview):

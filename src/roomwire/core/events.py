@@ -1,4 +1,4 @@
-"""Names of events: their form, and those that belong to the protocol."""
+"""The native protocol's names: its subprotocol, the form of events' names, and those that belong to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 
 from roomwire.core.errors import LocalError
 
-__all__ = ["RESERVED_EVENTS", "RESERVED_PREFIXES", "check_event_name", "is_event_name", "is_reserved"]
+__all__ = ["RESERVED_EVENTS", "RESERVED_PREFIXES", "SUBPROTOCOL", "check_event_name", "is_event_name", "is_reserved"]
+
+SUBPROTOCOL = "roomwire.v1"
 
 RESERVED_PREFIXES = ("room.", "session.", "presence.")
 RESERVED_EVENTS = frozenset({"ack", "error", "heartbeat"})

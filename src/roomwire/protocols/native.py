@@ -11,15 +11,13 @@ from roomwire.core import notices
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leave, ListMembers, ListRooms, Resume
 from roomwire.core.envelope import Envelope, dump, encode, encode_binary, parse, parse_binary, quote
 from roomwire.core.errors import InvalidCursor, InvalidMessage
-from roomwire.core.events import is_reserved
+from roomwire.core.events import SUBPROTOCOL, is_reserved
 from roomwire.core.notices import Notice, RoomStatus
 from roomwire.core.positions import Position, is_room_name
 from roomwire.core.publication import Publication
 from roomwire.protocols.contract import Codec, Liveness, Message
 
-__all__ = ["SUBPROTOCOL", "NativeProtocol"]
-
-SUBPROTOCOL = "roomwire.v1"
+__all__ = ["NativeProtocol"]
 
 
 class NativeProtocol:
