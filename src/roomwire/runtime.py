@@ -55,7 +55,7 @@ class AsyncioRuntime:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fault(error, task.get_name())
+            self._fault(error, getattr(task.get_coro(), "__qualname__", task.get_name()))
 
     def is_cancelled(self) -> bool:
         """Whether a cancellation that the current task sees is meant for it."""

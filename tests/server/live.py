@@ -132,6 +132,7 @@ class LiveServer:
         self.portal = portal
         self.ended: Future[Any] = Future()
         """Done when the node has ended."""
+        self.forgiven = False
         self._clients = ExitStack()
 
     @property
@@ -223,6 +224,11 @@ class LiveServer:
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
+    def failure(self) -> BaseException | None:
+        """What made the node end; it is not raised again at the end of the test."""
+        self.forgiven = True
+        return self.ended.exception(TIMEOUT)
+
     def close_clients(self) -> None:
         self._clients.close()
 
@@ -271,7 +277,7 @@ def serving(node: Node, portal: anyio.from_thread.BlockingPortal) -> Iterator[Li
         if not future.done():
             portal.call(node.drain.run)
         server.close_clients()
-        if not future.cancelled():
+        if not (future.cancelled() or server.forgiven):
             future.result(TIMEOUT)
 
 

@@ -98,7 +98,7 @@ def a_fault_of_the_server(server: LiveServer) -> Client:
     def broken(*arguments: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    server.node.joining.leave = broken  # type: ignore[method-assign]
+    server.node.joining.leave = broken  # type: ignore[assignment, method-assign]
     client.send("room.leave", id="l1", room="chat:general")
     return client
 
@@ -221,8 +221,7 @@ def test_a_client_sees_the_code(shell: Shell, serve: Serve, code: int) -> None:
 def read_to_end(client: Client, messages: list[Any]) -> tuple[int, str]:
     """Everything up to the close, and what the library makes of the close frame."""
     with suppress(ConnectionClosedError):  # which the library raises after every code but 1000 and 1001
-        for message in client.connection:
-            messages.append(json.loads(message))
+        messages.extend(map(json.loads, client.connection))
     received = client.connection.protocol.close_rcvd
     assert received is not None, "the link broke without a close frame"
     return received.code, received.reason

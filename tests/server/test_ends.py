@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.closing import REASONS, CloseCode, Closing
 from roomwire.core.frames import Opcode, build_masked_frame
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
@@ -107,9 +107,7 @@ def test_a_fault_of_the_peer_is_answered_with_its_code(shell: Shell, fault: str)
         link.send(data + frame(Opcode.TEXT, b"never read"))
         assert link.close_frame()[0] == code
         server.until(lambda: server.receiver().ended)
-        assert server.receiver().ended is not None
-        assert server.receiver().ended[0] == code
-        assert server.receiver().ended[2] is False
+        assert server.receiver().ended == (code, REASONS[code], False)
 
 
 @pytest.mark.parametrize("fault", ["unmasked", "text that is not UTF-8", "a message over the limit"])
@@ -133,9 +131,9 @@ def test_a_peer_that_never_stops_sending_is_cut_after_a_while(shell: Shell) -> N
         server.until(lambda: only_carrier(server).phase is Phase.ENDING)
         server.advance(1.5)
         server.until(lambda: not server.transport.carriers)
+        # More than the kernel takes: an end that is not one would let it wait.
         with pytest.raises(ConnectionError):
-            while True:
-                link.send(b"\xaa" * 65_536)
+            link.send(b"\xaa" * 50_000_000)
 
 
 # --- we begin

@@ -159,9 +159,7 @@ def test_a_client_that_resets_in_its_head_leaves_nothing_behind(server: LiveServ
 
 
 @pytest.mark.parametrize("how", ["reset", "close", "half_close"])
-def test_a_client_that_goes_while_the_hook_runs_keeps_no_slot_and_no_room(
-    shell: Shell, serve: Serve, how: str
-) -> None:
+def test_a_client_that_goes_while_the_hook_runs_keeps_no_slot_and_no_room(shell: Shell, serve: Serve, how: str) -> None:
     app, log = App(), Log()
 
     @app.on_connect

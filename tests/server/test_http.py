@@ -96,7 +96,9 @@ def test_head_is_answered_without_a_body(server: LiveServer) -> None:
     assert ask(server, "/roomwire.js", "HEAD").header("content-length") == str(len(BROWSER_CLIENT))
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz/", "/HEALTHZ", "/roomwire.js.map", "/../healthz", "/sse", "/%68ealthz"])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz/", "/HEALTHZ", "/roomwire.js.map", "/../healthz", "/sse", "/%68ealthz"]
+)
 def test_404_for_everything_else(server: LiveServer, path: str) -> None:
     response = ask(server, path)
     assert response.status == 404

@@ -90,7 +90,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[object, ...]) 
     """Have a name resolve to these: the machine's own resolver is not ours to configure."""
 
     def getaddrinfo(host: object, port: int, **options: object) -> list[tuple[object, ...]]:
-        found = []
+        found: list[tuple[object, ...]] = []
         for host_, *rest in addresses:
             family = socket.AF_INET6 if rest else socket.AF_INET
             found.append((family, socket.SOCK_STREAM, 6, "", (host_, port, *rest)))
@@ -251,15 +251,17 @@ def test_an_inherited_unix_socket_keeps_its_path(shell: Shell, path: Path) -> No
 
 def test_a_descriptor_that_is_no_stream_socket_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        with pytest.raises(ConfigError, match=rf"server\.fd = {file.fileno()}: descriptor {file.fileno()} is no socket"):
+        with pytest.raises(
+            ConfigError, match=rf"server\.fd = {file.fileno()}: descriptor {file.fileno()} is no socket"
+        ):
             open_listeners(ListenOptions(fd=file.fileno()))
         closed = os.dup(file.fileno())
         os.close(closed)
         with pytest.raises(ConfigError, match=rf"descriptor {closed} is no socket"):
             open_listeners(ListenOptions(fd=closed))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        with pytest.raises(ConfigError, match="is no stream socket"):
-            open_listeners(ListenOptions(fd=datagrams.fileno()))
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with datagrams, pytest.raises(ConfigError, match="is no stream socket"):
+        open_listeners(ListenOptions(fd=datagrams.fileno()))
 
 
 def test_a_connected_socket_cannot_be_listened_on(listening: socket.socket) -> None:
@@ -286,15 +288,17 @@ def test_a_socket_of_systemd_is_served(backend: str, listening: socket.socket) -
     number = listening.fileno()
     # Queued before the process lives: socket activation loses nobody.
     token = f"Authorization: Bearer {make_token('ann')}"
-    with connect(listening.getsockname()[1], request("/ws", token)) as early:
-        with ServingProcess(backend, {}, "--listen-fds", str(number), pass_fds=[number]) as process:
-            assert process.port() == listening.getsockname()[1]
-            early.upgraded()
-            early.event("session.welcome")
-            process.signal(signal.SIGTERM)
-            early.event("session.closing")
-            early.close()
-            assert process.end()[0] == 0
+    with (
+        connect(listening.getsockname()[1], request("/ws", token)) as early,
+        ServingProcess(backend, {}, "--listen-fds", str(number), pass_fds=[number]) as process,
+    ):
+        assert process.port() == listening.getsockname()[1]
+        early.upgraded()
+        early.event("session.welcome")
+        process.signal(signal.SIGTERM)
+        early.event("session.closing")
+        early.close()
+        assert process.end()[0] == 0
 
 
 def test_an_inherited_descriptor_is_not_passed_on_to_children(listening: socket.socket) -> None:

@@ -29,8 +29,7 @@ class Records(logging.Handler):
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The fields of each record of that event."""
-        fields = [record.roomwire for record in self.records if hasattr(record, "roomwire")]
-        return [entry for entry in fields if entry.get("event") == event]
+        return [entry for entry in map(fields_of, self.records) if entry.get("event") == event]
 
 
 @pytest.fixture
@@ -124,19 +123,25 @@ def test_a_refusal_is_one_line_with_its_cause(server: LiveServer, logged: Record
     exchange(server.port, b"\x16\x03\x01")
     refusals = logged.of("refuse")
     assert [entry["status"] for entry in refusals] == [401, 403, 403, 404, 400]
-    assert refusals[0]["cause"] == "malformed" or refusals[0]["cause"]
+    assert refusals[0]["cause"]
     assert refusals[1]["cause"] == "the Origin https://evil.example is not allowed"
     assert refusals[3]["path"] == "/nowhere"
     assert all(entry["peer"].startswith("127.0.0.1:") for entry in refusals)
-    levels = {record.roomwire["status"]: record.levelname for record in logged.records if is_refusal(record)}
+    records = {fields_of(record)["status"]: record for record in logged.records if is_refusal(record)}
+    levels = {status: record.levelname for status, record in records.items()}
     assert levels == {401: "WARNING", 403: "WARNING", 404: "INFO", 400: "INFO"}
-    names = {record.roomwire["status"]: record.name for record in logged.records if is_refusal(record)}
+    names = {status: record.name for status, record in records.items()}
     assert names == {401: "roomwire.security", 403: "roomwire.security", 404: "roomwire.access", 400: "roomwire.access"}
     assert logged.of("connect") == []
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "roomwire", {})
+    return fields
+
+
 def is_refusal(record: logging.LogRecord) -> bool:
-    return getattr(record, "roomwire", {}).get("event") == "refuse"
+    return fields_of(record).get("event") == "refuse"
 
 
 def test_an_error_of_the_application_is_one_line_with_its_traceback(server: LiveServer, logged: Records) -> None:
@@ -243,7 +248,13 @@ def test_no_token_is_in_any_record_whatever_happens(shell: Shell, serve: Serve, 
                 link.close_frame()
     # Refused ones, for every kind of reason.
     good = make_token("ann")
-    for token in (make_token("ann", ttl=-3600.0), make_token("ann", secret="x" * 40), good + "x", f"x{good}", good[:-9]):
+    for token in (
+        make_token("ann", ttl=-3600.0),
+        make_token("ann", secret="x" * 40),
+        good + "x",
+        f"x{good}",
+        good[:-9],
+    ):
         for head in ways(token):
             assert exchange(server.port, head).status == 401
     for head in ways(make_token("banned")):
@@ -267,9 +278,10 @@ def test_no_token_is_in_any_record_whatever_happens(shell: Shell, serve: Serve, 
     until(server, lambda: not carriers(server))
     server.call(server.node.drain.run)
 
-    events = {record.roomwire.get("event") for record in logged.records if hasattr(record, "roomwire")}
+    events = {fields_of(record).get("event") for record in logged.records}
     assert {"connect", "refuse", "join", "leave", "disconnect", "error"} <= events
     secrets = {segment for token in tokens for segment in segments(token)}
+    assert has_any(repr(ways(good)), secrets)  # it would be seen
     leaks = [json.dumps(visible(record))[:300] for record in logged.records if has_any(visible(record), secrets)]
     assert leaks == []
     assert {record.name for record in logged.records} >= {"roomwire", "roomwire.access", "roomwire.security"}

@@ -51,7 +51,7 @@ def test_who_is_trusted(entries: list[str], host: str, trusted: bool) -> None:
 
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "localhost", "10.0.0", "", "10.0.0.0/40"])
 def test_an_entry_that_is_no_network_stops_the_start(entry: str) -> None:
-    with pytest.raises(ConfigError, match="server.forwarded_allow_ips: expected IP addresses, networks"):
+    with pytest.raises(ConfigError, match=r"server\.forwarded_allow_ips: expected IP addresses, networks"):
         AnyioTransport(ListenOptions(forwarded_allow_ips=(entry,)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import time
@@ -137,7 +136,9 @@ def test_426_for_a_plain_get(server: LiveServer) -> None:
     assert_refused(other, 426, "upgrade_required")
 
 
-def _sign(header: dict[str, Any], claims: dict[str, Any], secret: bytes = SECRET.encode(), digest: str = "sha256") -> str:
+def _sign(
+    header: dict[str, Any], claims: dict[str, Any], secret: bytes = SECRET.encode(), digest: str = "sha256"
+) -> str:
     def encode(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -412,6 +413,7 @@ def test_nothing_of_a_request_comes_back_in_a_header(server: LiveServer) -> None
 
 
 # --- time
+
 
 def test_a_slow_head_is_ended_at_the_deadline_from_accept(shell: Shell, serve: Serve, watch: Watch) -> None:
     clock = VirtualClock()

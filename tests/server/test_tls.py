@@ -6,7 +6,6 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -48,11 +47,11 @@ def theirs(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
-def versioned(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[ssl.SSLContext]:
+def versioned(request: pytest.FixtureRequest, authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     context.minimum_version = context.maximum_version = ssl.TLSVersion[request.param]
-    yield context
+    return context
 
 
 def secure_link(port: int, context: ssl.SSLContext, data: bytes = b"") -> RawLink:

@@ -1,0 +1,256 @@
+"""The same id twice takes effect once, whenever, wherever and however often it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from roomwire.backplanes.memory import MemoryBackplane
+from roomwire.core.errors import Unavailable
+from roomwire.core.limits import Limits
+from roomwire.testing.clock import VirtualClock
+from tests.server.chat import Log, make_app
+from tests.server.conftest import ROOMS, Serve
+from tests.server.live import Client, LiveServer, live_cluster
+from tests.server.watching import until
+
+HELLO = {"content": "hello"}
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def live(serve: Serve, log: Log) -> LiveServer:
+    return serve(app=make_app(log))
+
+
+def send(client: Client, id_: str, content: str = "hello") -> dict[str, object]:
+    reply: dict[str, object] = client.request("message.send", {"content": content}, room="chat:general", id=id_)
+    return reply
+
+
+def test_the_same_id_is_handled_once_and_gets_the_same_ack(server: LiveServer) -> None:
+    log = server.node.app.log  # type: ignore[attr-defined]
+    ann, bob = server.connect("ann"), server.connect("bob")
+    first = send(ann, "m1")
+    assert send(ann, "m1") == first
+    assert log.handled == [("ann", "hello")]
+    assert len([e for e in bob.events_before("whoami") if e["event"] == "message.new"]) == 1
+
+
+def test_an_error_of_the_application_is_remembered(live: LiveServer) -> None:
+    ann = live.connect("ann")
+    expected = {"code": "app.too_late", "message": "the game is over", "details": {"since": 3}}
+    assert [ann.request("refuse", id="r1")["data"] for _ in range(2)] == [expected, expected]
+
+
+def test_what_was_invalid_is_remembered(live: LiveServer) -> None:
+    ann = live.connect("ann")
+    first = ann.request("add", "not numbers", id="a1")
+    assert first["data"]["code"] == "invalid"
+    assert ann.request("add", "not numbers", id="a1") == first
+
+
+def test_internal_is_not_remembered(live: LiveServer, log: Log) -> None:
+    ann = live.connect("ann")
+    assert ann.request("crash", id="c1")["data"]["code"] == "internal"
+    # Handled anew: not a conflict, which the fingerprint of a remembered one would give.
+    assert ann.request("add", [1, 2], id="c1")["data"] == 3
+
+
+def test_rate_limited_is_not_remembered(serve: Serve) -> None:
+    server = serve(limits=Limits(message_burst=2, messages_per_second=1), clock=VirtualClock())
+    ann = server.connect("ann")
+    ann.request("whoami")
+    ann.request("whoami")
+    assert ann.request("add", [1, 2], id="a1")["data"] == {
+        "code": "rate_limited",
+        "message": "too many messages, slow down",
+    }
+    server.advance(2)
+    assert ann.request("add", [1, 2], id="a1")["data"] == 3
+
+
+def test_unavailable_is_not_remembered(live: LiveServer, log: Log) -> None:
+    ann = live.connect("ann")
+    backplane = live.node.backplane
+    publish = backplane.publish
+
+    async def fail(*arguments: object, **options: object) -> None:
+        raise Unavailable
+
+    backplane.publish = fail  # type: ignore[assignment, method-assign]
+    assert send(ann, "m1")["data"] == {"code": "unavailable", "message": "try again later"}
+    backplane.publish = publish  # type: ignore[method-assign]
+    assert send(ann, "m1")["event"] == "ack"
+    assert log.handled == [("ann", "hello")] * 2
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "room"),
+    [
+        ("message.send", {"content": "other"}, "chat:general"),
+        ("everyone", HELLO, "chat:general"),
+        ("message.send", HELLO, "chat:two"),
+        ("message.send", HELLO, None),
+    ],
+)
+def test_the_same_id_for_another_message_is_a_conflict(
+    live: LiveServer, log: Log, event: str, data: object, room: str | None
+) -> None:
+    ann = live.connect("ann")
+    ann.request("room.join", room="chat:two")
+    send(ann, "m1")
+    fields = {"id": "m1"} | ({} if room is None else {"room": room})
+    reply = ann.request(event, data, **fields)
+    assert reply["data"] == {"code": "conflict", "message": "this id was used for another message"}
+    assert log.handled == [("ann", "hello")]
+
+
+def test_after_a_reconnect_with_the_same_client_id(live: LiveServer, log: Log) -> None:
+    first = send(live.connect("ann", query="client=ann-phone"), "m1")
+    assert send(live.connect("ann", query="client=ann-phone"), "m1") == first
+    assert log.handled == [("ann", "hello")]
+
+
+def test_another_client_and_another_user_are_independent(live: LiveServer, log: Log) -> None:
+    send(live.connect("ann", query="client=ann-phone"), "m1")
+    send(live.connect("ann", query="client=ann-tablet"), "m1")
+    send(live.connect("bob", query="client=ann-phone"), "m1")
+    assert log.handled == [("ann", "hello"), ("ann", "hello"), ("bob", "hello")]
+
+
+def test_after_the_window_it_is_handled_again(serve: Serve, log: Log) -> None:
+    server = serve(app=make_app(log), clock=VirtualClock())
+    ann = server.connect("ann", query="client=ann-phone")
+    send(ann, "m1")
+    server.advance(299)
+    send(server.connect("ann", query="client=ann-phone"), "m1")
+    assert len(log.handled) == 1
+    server.advance(2)
+    send(server.connect("ann", query="client=ann-phone"), "m1")
+    assert len(log.handled) == 2
+
+
+def test_a_copy_that_comes_while_the_first_is_handled_waits_for_its_reply(server: LiveServer) -> None:
+    log = server.node.app.log  # type: ignore[attr-defined]
+    first = server.connect("ann", query="client=ann-phone")
+    first.send("wait", id="w1")
+    until(server, lambda: log.handled)
+    # The link breaks; the client comes back and sends again what has no reply.
+    second = server.connect("ann", query="client=ann-phone")
+    second.send("wait", id="w1")
+    until(server, lambda: any(server.node.workers.running.values()))
+    server.call(log.release.set)
+    assert second.receive_until("ack", id="w1")["data"] == "done"
+    assert log.handled == [("ann", "wait")]
+
+
+def test_another_message_with_the_id_of_one_being_handled_is_a_conflict_at_once(live: LiveServer, log: Log) -> None:
+    live.connect("ann", query="client=ann-phone").send("wait", id="w1")
+    until(live, lambda: log.handled)
+    second = live.connect("ann", query="client=ann-phone")
+    assert second.request("add", [1, 2], id="w1")["data"]["code"] == "conflict"
+    live.call(log.release.set)
+
+
+def test_a_copy_waits_10_seconds_at_the_most(live: LiveServer, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roomwire.node.workers.WAIT", 0.05)
+    live.connect("ann", query="client=ann-phone").send("wait", id="w1")
+    until(live, lambda: log.handled)
+    second = live.connect("ann", query="client=ann-phone")
+    assert second.request("wait", id="w1")["data"] == {
+        "code": "unavailable",
+        "message": "the first copy of this message is still being handled",
+    }
+    live.call(log.release.set)
+
+
+def test_a_message_without_an_id_is_handled_each_time_and_only_its_error_is_told(live: LiveServer, log: Log) -> None:
+    ann = live.connect("ann")
+    for _ in range(2):
+        ann.send("message.send", HELLO, room="chat:general")
+    assert not [e for e in ann.events_before("whoami") if e["event"] == "ack"]
+    assert len(log.handled) == 2
+    ann.send("refuse")
+    error = ann.receive_until("error")
+    assert "id" not in error
+    assert error["data"]["code"] == "app.too_late"
+
+
+def test_ids_of_the_protocols_own_messages_only_match_replies(live: LiveServer) -> None:
+    ann = live.connect("ann")
+    assert ann.request("session.rooms", id="x")["event"] == "ack"
+    assert ann.request("room.leave", room="chat:general", id="x")["event"] == "ack"
+    assert ann.request("session.rooms", id="x")["data"] == {"rooms": {}}
+
+
+def test_a_reply_that_cannot_be_remembered_is_given_all_the_same(live: LiveServer) -> None:
+    ann = live.connect("ann")
+
+    async def fail(*arguments: object) -> None:
+        raise Unavailable
+
+    live.node.backplane.remember = fail  # type: ignore[method-assign]
+    assert ann.request("add", [1, 2], id="a1")["data"] == 3
+
+
+def test_the_lease_of_a_long_handling_is_renewed(serve: Serve, log: Log) -> None:
+    server = serve(app=make_app(log), clock=VirtualClock())
+    server.connect("ann", query="client=ann-phone").send("wait", id="w1")
+    until(server, lambda: log.handled)
+    for _ in range(6):
+        server.advance(5)
+        until(server, lambda: not server.node.upkeep._busy)
+    server.connect("ann", query="client=ann-phone").send("wait", id="w1")
+    until(server, lambda: any(server.node.workers.running.values()))
+    server.call(log.release.set)
+    assert log.handled == [("ann", "wait")]
+
+
+# --- on more nodes
+
+
+@pytest.fixture
+def cluster(log: Log) -> Iterator[list[LiveServer]]:
+    with live_cluster([make_app(log), make_app(log)], rooms=ROOMS) as servers:
+        yield servers
+
+
+def test_the_same_id_on_another_node_is_handled_once(cluster: list[LiveServer], log: Log) -> None:
+    one, two = cluster
+    first = send(one.connect("ann", query="client=ann-phone"), "m1")
+    assert send(two.connect("ann", query="client=ann-phone"), "m1") == first
+    assert log.handled == [("ann", "hello")]
+
+
+def test_a_copy_on_another_node_waits_for_the_first(
+    cluster: list[LiveServer], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roomwire.node.workers._POLL", 0.01)
+    one, two = cluster
+    one.connect("ann", query="client=ann-phone").send("wait", id="w1")
+    until(one, lambda: log.handled)
+    second = two.connect("ann", query="client=ann-phone")
+    second.send("wait", id="w1")
+    until(two, lambda: two.node.workers._working == 1)
+    two.call(log.release.set)
+    assert second.receive_until("ack", id="w1")["data"] == "done"
+    assert log.handled == [("ann", "wait")]
+
+
+def test_a_handler_that_runs_again_after_its_node_died_publishes_once(cluster: list[LiveServer], log: Log) -> None:
+    """The reply and the lease of the first run are lost; what it published is not."""
+    one, two = cluster
+    bob = two.connect("bob")
+    first = send(one.connect("ann", query="client=ann-phone"), "m1")
+    backplane = two.node.backplane
+    assert isinstance(backplane, MemoryBackplane)
+    backplane.hub.replies = type(backplane.hub.replies)()
+    assert send(two.connect("ann", query="client=ann-phone"), "m1") == first
+    assert log.handled == [("ann", "hello")] * 2
+    assert len([e for e in bob.events_before("whoami") if e["event"] == "message.new"]) == 1
