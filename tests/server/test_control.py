@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
 from roomwire.backplanes.memory import MemoryBackplane
@@ -20,11 +21,11 @@ from tests.server.live import LiveServer, live_cluster
 from tests.server.watching import until
 
 
-def refusal(server: LiveServer, user: str = "ann", query: str = "") -> tuple[int, dict[str, str]]:
+def refusal(server: LiveServer, user: str = "ann", query: str = "") -> tuple[int, Headers]:
     """The status and headers of a refusal."""
     with pytest.raises(InvalidStatus) as caught:
         server.connect(user, query=query)
-    return caught.value.response.status_code, dict(caught.value.response.headers)
+    return caught.value.response.status_code, caught.value.response.headers
 
 
 # --- slots
