@@ -14,13 +14,13 @@ from roomwire.core import commands, notices
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leave, ListMembers, ListRooms, Resume
 from roomwire.core.envelope import encode_binary, parse_binary
-from roomwire.core.events import RESERVED_EVENTS, RESERVED_PREFIXES
+from roomwire.core.events import RESERVED_EVENTS, RESERVED_PREFIXES, SUBPROTOCOL
 from roomwire.core.identity import is_user
 from roomwire.core.notices import Notice, Person, RoomStatus
 from roomwire.core.positions import Position, is_room_name
 from roomwire.core.publication import InvalidBody, Publication, read_body, write_body
 from roomwire.protocols.contract import Codec, Liveness, Message, WireProtocol
-from roomwire.protocols.native import SUBPROTOCOL, NativeProtocol
+from roomwire.protocols.native import NativeProtocol
 
 PROTOCOL = NativeProtocol()
 CODEC = PROTOCOL.new_codec()

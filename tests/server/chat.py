@@ -115,11 +115,7 @@ def _declare_messages(app: App, log: Log) -> None:
     async def publish(connection: Connection, order: Publish, channel: str) -> list[str | None]:
         exclude = connection if order.exclude else None
         return [
-            (
-                await app.publish(
-                    f"chat:{channel}", order.event, order.data, exclude=exclude, history=order.history
-                )
-            ).id
+            (await app.publish(f"chat:{channel}", order.event, order.data, exclude=exclude, history=order.history)).id
             for _ in range(order.times)
         ]
 

@@ -80,9 +80,9 @@ class Client:
         """The next message of that event and with those fields; what comes before it is dropped."""
         while True:
             message = self.receive()
-            if isinstance(message, dict) and message["event"] == event:
-                if all(message.get(key) == value for key, value in fields.items()):
-                    return message
+            wanted = {"event": event, **fields}
+            if isinstance(message, dict) and all(message.get(key) == value for key, value in wanted.items()):
+                return message
 
     def send(self, event: str, data: Any = None, **fields: Any) -> None:
         """Send a message; `fields` are id and room."""

@@ -221,9 +221,7 @@ def test_a_user_that_is_disconnected_while_its_handshake_is_decided_is_closed(se
     log.joining = join
     clients: list[Any] = []
     thread = threading.Thread(
-        target=lambda: clients.append(
-            server.connect("ann", query="last_event_id=chat:two@a:1", welcome=False)
-        ),
+        target=lambda: clients.append(server.connect("ann", query="last_event_id=chat:two@a:1", welcome=False)),
         daemon=True,
     )
     thread.start()
@@ -332,20 +330,19 @@ def test_control_messages_reach_all_nodes(cluster: list[LiveServer]) -> None:
 
 
 def test_a_limit_holds_against_connects_that_race_on_two_nodes(cluster: list[LiveServer]) -> None:
-    outcomes: list[bool] = []
+    outcomes: list[int] = []
 
     def connect(server: LiveServer) -> None:
         try:
             server.connect("ann")
         except InvalidStatus as error:
-            assert error.response.status_code == 429
-            outcomes.append(False)
+            outcomes.append(error.response.status_code)
         else:
-            outcomes.append(True)
+            outcomes.append(101)
 
     threads = [threading.Thread(target=connect, args=(cluster[number % 2],)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert (outcomes.count(True), len(outcomes)) == (3, 20)
+    assert (outcomes.count(101), outcomes.count(429)) == (3, 17)

@@ -69,13 +69,51 @@ def test_what_comes_after_the_peers_close_is_not_read(shell: Shell) -> None:
         assert list(link.frames()) == [(Opcode.CLOSE, close_payload(1000))]
 
 
-def test_a_message_before_the_peers_close_gets_no_answer_after_ours(shell: Shell) -> None:
+def test_what_a_message_before_the_peers_close_brings_about_goes_out_before_ours(shell: Shell) -> None:
     """The echo of a close is a close frame too: nothing follows it (RFC 6455 section 5.5.1)."""
     with echo_server(shell) as server, opened(server) as link:
         link.send(frame(Opcode.TEXT, b"in time") + frame(Opcode.PING, b"p") + frame(Opcode.CLOSE, close_payload(1000)))
-        frames = list(link.frames())
-        assert frames[-1] == (Opcode.CLOSE, close_payload(1000))
-        assert (Opcode.TEXT, b"in time") not in frames
+        expected = [(Opcode.TEXT, b"in time"), (Opcode.PONG, b"p"), (Opcode.CLOSE, close_payload(1000))]
+        assert list(link.frames()) == expected
+
+
+class AnswersLate(EchoReceiver):
+    """Writes after the end was told to it, too."""
+
+    def lost(self, code: int, reason: str, *, by_peer: bool, cause: BaseException | None = None) -> None:
+        super().lost(code, reason, by_peer=by_peer, cause=cause)
+        self.received(["late"], 1, 4)
+
+
+def test_and_what_comes_later_does_not_go_out(shell: Shell) -> None:
+    with echo_server(shell, make_receiver=AnswersLate) as server, opened(server) as link:
+        link.send(frame(Opcode.TEXT, b"in time") + frame(Opcode.CLOSE, close_payload(1000)))
+        assert list(link.frames()) == [(Opcode.TEXT, b"in time"), (Opcode.CLOSE, close_payload(1000))]
+
+
+class ClosesAtAMessage(EchoReceiver):
+    """Begins a close of its own with each message."""
+
+    def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
+        super().received(messages, frames, size)
+        for _ in messages:
+            self.close(CloseCode.RATE_LIMITED)
+
+
+def test_two_closes_in_one_block_are_one_close_frame(shell: Shell) -> None:
+    """The peer's close was read with the message that made us begin ours."""
+    with echo_server(shell, make_receiver=ClosesAtAMessage) as server, opened(server) as link:
+        link.send(frame(Opcode.TEXT, b"x") + frame(Opcode.CLOSE, close_payload(1000)))
+        assert list(link.frames()) == [(Opcode.TEXT, b"x"), (Opcode.CLOSE, close_payload(1000))]
+        server.until(lambda: server.receiver().ended)
+        assert server.receiver().ended == (1000, "", True)
+
+
+@pytest.mark.parametrize("broken", [b"\xc1\x80\0\0\0\0", b"\x83\x80\0\0\0\0"])
+def test_a_message_before_a_fault_is_answered_before_the_close(shell: Shell, broken: bytes) -> None:
+    with echo_server(shell) as server, opened(server) as link:
+        link.send(frame(Opcode.TEXT, b"in time") + broken)
+        assert list(link.frames()) == [(Opcode.TEXT, b"in time"), (Opcode.CLOSE, close_payload(1002, "protocol error"))]
 
 
 # --- the peer breaks the protocol

@@ -217,9 +217,7 @@ def test_an_event_that_cannot_be_written_is_dropped_and_the_fan_out_goes_on(
     assert "could not be written and was dropped" in caplog.text
 
 
-def test_a_body_that_cannot_be_read_is_dropped_and_logged_once(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_body_that_cannot_be_read_is_dropped_and_logged_once(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     from roomwire.backplanes.contract import HistoryPolicy
 
     server = serve()
@@ -256,9 +254,7 @@ def test_a_fault_in_a_task_of_the_node_makes_serve_raise(shell: Any, serve: Serv
     assert str(server.failure()) == "a fault of the node"
 
 
-def test_a_fault_in_the_sink_is_the_nodes_and_not_the_publishers(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_in_the_sink_is_the_nodes_and_not_the_publishers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve()
     server.connect("ann")
 

@@ -195,7 +195,7 @@ def test_a_reply_that_cannot_be_remembered_is_given_all_the_same(live: LiveServe
     async def fail(*arguments: object) -> None:
         raise Unavailable
 
-    live.node.backplane.remember = fail  # type: ignore[method-assign]
+    live.node.backplane.remember = fail  # type: ignore[method-assign, assignment]
     assert ann.request("add", [1, 2], id="a1")["data"] == 3
 
 

@@ -247,7 +247,7 @@ class Held:
             await self.release.wait()
             return await history(*arguments)
 
-        backplane.history = held  # type: ignore[method-assign]
+        backplane.history = held  # type: ignore[method-assign, assignment]
 
 
 def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -161,7 +162,8 @@ def test_a_silent_client_is_dead_after_90_seconds_and_not_before(server_on_clock
 def test_any_frame_is_a_sign_of_life(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     with upgraded(server) as link:
-        for opcode, payload in ((Opcode.PONG, b""), (Opcode.PING, b"x"), (Opcode.TEXT, b'{"event":"presence.heartbeat"}')):
+        text = b'{"event":"presence.heartbeat"}'
+        for opcode, payload in ((Opcode.PONG, b""), (Opcode.PING, b"x"), (Opcode.TEXT, text)):
             server.advance(80)
             link.send_frame(opcode, payload)
             link.send_frame(Opcode.TEXT, b'{"event":"whoami","id":"w"}')
@@ -221,7 +223,7 @@ def test_too_many_messages_are_answered_and_the_connection_goes_on(server_on_clo
     ann = server.connect("ann")
     for number in range(101):
         ann.send("add", [number, 1], id=f"a{number}")
-    replies = {}
+    replies: dict[str, Any] = {}
     while len(replies) < 101:
         message = ann.receive()
         if message["event"] in ("ack", "error"):
@@ -242,7 +244,7 @@ def test_a_flood_of_frames_ends_the_connection(server_on_clock: LiveServer) -> N
 def test_a_flood_of_bytes_ends_the_connection(serve: Serve) -> None:
     server = serve(clock=VirtualClock(), limits=Limits(byte_burst=200_000))
     ann = server.connect("ann")
-    with pytest.raises(ConnectionClosed):
+    with suppress(ConnectionClosed):
         for _ in range(1000):
             ann.connection.send(text_of(60_000))
     assert ann.closed()[0] == 4004
@@ -305,7 +307,7 @@ def test_what_waits_in_the_inbox_is_bounded_by_what_one_read_brings(serve: Serve
     message = build_masked_frame(Opcode.TEXT, text_of(1000).encode(), bytes(4))
     sock = ann.connection.socket
     sock.settimeout(0.2)
-    with pytest.raises(TimeoutError):
+    with suppress(TimeoutError):
         while True:  # until the kernel's buffers are full: nobody reads any more
             sock.sendall(message * 64)
     sock.settimeout(None)

@@ -234,11 +234,11 @@ def test_presence_that_cannot_be_written_is_made_good_by_the_next_refresh(serve:
 
         raise Unavailable
 
-    backplane.enter = fail  # type: ignore[method-assign]
+    backplane.enter = fail  # type: ignore[method-assign, assignment]
     ann = server.connect("ann")
     settle(server)
     assert members(ann) == []
-    backplane.enter = enter  # type: ignore[method-assign]
+    backplane.enter = enter
     server.advance(20.5)
     until(server, lambda: not server.node.upkeep._busy)
     assert members(ann) == ["ann"]

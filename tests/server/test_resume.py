@@ -13,6 +13,7 @@ from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.positions import Position, format_cursor
+from roomwire.core.tail import RoomTail
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
@@ -124,7 +125,7 @@ def test_the_budget_of_a_replay_is_for_all_rooms_together(serve: Serve) -> None:
     server.publish(600, "chat:one")
     server.publish(600, "chat:two")
     back = server.connect("ann", query=query({room: rooms[room]["position"] for room in rooms}))
-    assert sorted((status(back, room)["recovered"] for room in rooms)) == [False, True]
+    assert sorted(status(back, room)["recovered"] for room in rooms) == [False, True]
 
 
 def test_50_resumes_in_a_row(serve: Serve) -> None:
@@ -243,7 +244,7 @@ class Broken:
         async def fail(*arguments: Any) -> Any:
             raise Unavailable
 
-        self._backplane.history = fail  # type: ignore[method-assign]
+        self._backplane.history = fail  # type: ignore[method-assign, assignment]
 
     def heal(self) -> None:
         self._backplane.history = self._history  # type: ignore[method-assign]
@@ -448,6 +449,12 @@ def hub_of(server: LiveServer) -> MemoryHub:
     return backplane.hub
 
 
+def tail_of(server: LiveServer, room: str) -> RoomTail:
+    tail = server.node.hub.rooms[room].tail
+    assert tail is not None
+    return tail
+
+
 def test_a_stream_that_is_lost_gives_every_member_a_new_state(server: LiveServer) -> None:
     clients = [server.connect(f"user-{number}") for number in range(3)]
     server.publish(2)
@@ -507,7 +514,7 @@ def test_a_room_that_is_lost_again_while_it_gets_its_state_gets_another(serve: S
     lose(server)
     until(server, lambda: seen)
     lose(server)
-    until(server, lambda: hub_of(server).epoch == server.node.hub.rooms["chat:general"].tail.position.epoch)
+    until(server, lambda: hub_of(server).epoch == tail_of(server, "chat:general").position.epoch)
     server.call(gate.set)
     state = ann.receive_until("room.state")
     assert state["data"]["state"] == 2
@@ -609,7 +616,7 @@ def test_most_rooms_that_missed_nothing_cost_no_read_of_their_history(serve: Ser
     broken = Broken(server)
     server.call(server.node.hub.interrupted, None)
     rooms = server.node.hub.rooms
-    until(server, lambda: all(room.tail.need.value == "none" for room in rooms.values()))
+    until(server, lambda: all(tail_of(server, room).need.value == "none" for room in rooms))
     broken.heal()
 
 

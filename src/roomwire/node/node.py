@@ -321,8 +321,10 @@ class Node:
 
     # --- telling many
 
-    def broadcast(self, memberships: Sequence[Membership], notices: Sequence[Notice]) -> None:
-        """Tell live members the same notices, encoded once for each kind."""
+    def broadcast(
+        self, memberships: Sequence[Membership], notices: Sequence[Notice], *, counted: bool = True
+    ) -> None:
+        """Tell live members the same notices, encoded once for each kind; see `Link.write` for `counted`."""
         blocks: dict[Kind, Any] = {}
         for membership in memberships:
             connection = membership.connection
@@ -337,7 +339,7 @@ class Node:
                     connection._fail(error)
                     continue
                 block = blocks[kind] = kind[1].block(messages)
-            link.write(block, len(notices))
+            link.write(block, len(notices), counted=counted)
 
     def shared_block(self, kind: Kind | None, notice: Notice) -> Any:
         """The block of a notice that is the same for all connections of a kind, and at all times."""

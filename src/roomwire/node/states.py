@@ -95,7 +95,9 @@ class States:
             if room.frozen is not freeze:
                 return  # it was reset once more, or closed
             if not freeze.overflowed:
-                self._node.broadcast(list(room.live), [RoomState(room.name, position, freeze.reason, state)])
+                # Like a replay it does not count as slowness: else a slow client would never get past it.
+                notice = RoomState(room.name, position, freeze.reason, state)
+                self._node.broadcast(list(room.live), [notice], counted=False)
                 self._node.hub.thaw(room, position)
             elif freeze.retried:
                 self._give_up(room)

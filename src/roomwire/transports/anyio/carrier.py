@@ -144,22 +144,29 @@ class Carrier(Outlet):
             return
         before = ws.frames_received
         received = ws.receive(data)
-        closed = received.pop() if received and type(received[-1]) is Closed else None
-        answer = ws.data_to_send()
-        if answer:
-            self._put(answer, counted=closed is None)
-        if type(closed) is Closed:
-            # The answer was our close frame: what the messages before the peer's bring about is too late.
-            self._peer_is_done = closed.by_peer or self.phase is Phase.CLOSING
-            if self._fd != ENDED:
-                self.phase = Phase.ENDING
+        closed = received[-1] if received and type(received[-1]) is Closed else None
+        if closed is None and (pongs := ws.data_to_send()):
+            self._put(pongs, counted=True)
+        answered = self.phase is Phase.CLOSING
         messages: list[str | bytes] = [item for item in received if type(item) is str or type(item) is bytes]
-        receiver.received(messages, ws.frames_received - before, len(data))
-        if type(closed) is Closed:
-            self._report([closed])
-            self._finish()
-        elif ws.mid_message or self._floor is not None:
+        try:
+            receiver.received(messages, ws.frames_received - before, len(data))
+        finally:
+            # Behind what the messages before it brought about at once: nothing follows a close frame.
+            if type(closed) is Closed:
+                self._answer_close(closed, ws.data_to_send(), peer_is_done=closed.by_peer or answered)
+        if ws.mid_message or self._floor is not None:
             self._watch_floor(ws.mid_message, len(data))
+
+    def _answer_close(self, closed: Closed, answer: bytes, *, peer_is_done: bool) -> None:
+        """The WebSocket has ended; `answer` has our close frame, where it is not out already."""
+        if self._fd != ENDED:
+            self.phase = Phase.ENDING
+        self._peer_is_done = peer_is_done
+        if answer:
+            self._put(answer)
+        self._report([closed])
+        self._finish()
 
     def _watch_floor(self, mid_message: bool, size: int) -> None:
         """A message that trickles in for ever is cut off by its rate."""
@@ -293,7 +300,9 @@ class Carrier(Outlet):
         self.phase = Phase.CLOSING
         if closing.code == CloseCode.TOO_SLOW and self._outbox is not None:
             self._outbox.clear()
-        self._put(self._ws.close(closing.code, closing.reason))
+        frame = self._ws.close(closing.code, closing.reason)
+        if frame:
+            self._put(frame)
         self._set_deadline(self._host.limits.close_timeout)
         self.resume_reading()
 

@@ -34,12 +34,13 @@ class Outlet:
         fd: the socket's descriptor, or `THROUGH_SHELL`.
     """
 
-    __slots__ = ("_blocked", "_cork", "_fd", "_host", "_outbox", "_stall")
+    __slots__ = ("_blocked", "_cork", "_counted", "_fd", "_host", "_outbox", "_stall")
 
     def __init__(self, host: Host, fd: int) -> None:
         self._host = host
         self._fd = fd
         self._blocked = False
+        self._counted = False  # whether what the shell holds, one block at a time, shows that the peer is slow
         self._cork: list[bytes] | None = None
         self._outbox: Outbox[bytes] | None = None
         self._stall: WriteStall | None = None
@@ -85,6 +86,7 @@ class Outlet:
         fd = self._fd
         if fd < 0:
             if fd == THROUGH_SHELL:
+                self._counted = counted
                 self._hand_over(block)
             return
         try:
@@ -95,6 +97,7 @@ class Outlet:
             self._broke(error)
             return
         if sent != len(block):
+            self._counted = counted
             self._hand_over(block[sent:])
 
     def _queue(self, block: bytes, messages: int, *, counted: bool) -> None:
@@ -103,7 +106,8 @@ class Outlet:
         limits = self._host.limits
         if self._outbox is None:
             self._outbox = Outbox(limits.outbox_bytes, limits.outbox_messages)
-        if not self._outbox.push(block, len(block), messages, held=self._held(), counted=counted):
+        held = self._held() if self._counted else 0
+        if not self._outbox.push(block, len(block), messages, held=held, counted=counted):
             self._overflowed()
 
     def _uncork(self) -> None:
@@ -123,7 +127,9 @@ class Outlet:
         self._blocked = False
         self._stall = None
         while self._outbox and not self._blocked:
-            self._put(self._outbox.pop())
+            before = self._outbox.bytes
+            block = self._outbox.pop()
+            self._put(block, counted=self._outbox.bytes != before)
         if not self._blocked:
             self._outbox = None
             self._emptied()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -132,25 +133,36 @@ async def _serve_socket(owner: AnyioTransport, sock: socket.socket) -> None:
         if not unix:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kind = anyio.abc.UNIXSocketStream if unix else anyio.abc.SocketStream
-        fd = sock.fileno()
-        stream: anyio.abc.ByteStream = await kind.from_socket(sock)
+        # asyncio closes the socket of a peer that is gone a turn before the reader hears of it, and the
+        # kernel gives the number to the next one: so there is one of our own.
+        own = os.dup(sock.fileno()) if owner.options.ssl is None else None
+        try:
+            stream: anyio.abc.ByteStream = await kind.from_socket(sock)
+        except BaseException:
+            _close(own)
+            raise
     except (OSError, ValueError):
         sock.close()  # the peer went away while it waited to be accepted
         return
     context = owner.options.ssl
     try:
         if context is not None:
-            fd = THROUGH_SHELL
             with anyio.fail_after(owner.host.limits.handshake_timeout):
                 stream = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
     except (ssl.SSLError, TimeoutError, *_BROKEN) as error:
         fields = {"event": "tls_failed", "peer": peer.name, "error": type(error).__name__}
         logger.debug("a TLS handshake failed", extra={"roomwire": fields})
     else:
-        await _run(owner, peer, fd, stream)
+        await _run(owner, peer, THROUGH_SHELL if own is None else own, stream)
     finally:
+        _close(own)
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(stream)
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
 
 
 async def _accept(owner: AnyioTransport, sock: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
