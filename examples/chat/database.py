@@ -54,9 +54,7 @@ class Database:
         return channels
 
     async def is_member(self, user: str, channel: str) -> bool:
-        rows = await self._db.execute_fetchall(
-            "SELECT 1 FROM members WHERE user = ? AND channel = ?", (user, channel)
-        )
+        rows = await self._db.execute_fetchall("SELECT 1 FROM members WHERE user = ? AND channel = ?", (user, channel))
         return bool(list(rows))
 
     async def add_message(self, channel: str, sender: str, content: str, at: float) -> int:

@@ -212,7 +212,8 @@ def test_links_that_end_in_mid_fan_out_never_get_anothers_bytes(
     monkeypatch.setattr("roomwire.node.hub.WRITES_PER_TURN", 3)
     log = Log()
     server = serve(shell, app=make_app(log), rooms=QUIET, limits=LIMITS)
-    stop, markers = anyio.Event(), []
+    stop = anyio.Event()
+    markers: list[Any] = []
 
     async def publish() -> None:
         while not stop.is_set():

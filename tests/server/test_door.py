@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
+import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,8 +16,8 @@ from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
 from tests.server.conftest import Serve
-from tests.server.live import LiveServer, Shell, make_token
-from tests.server.raw import RawLink, connect, exchange, request
+from tests.server.live import SHELLS, LiveServer, Shell, make_token
+from tests.server.raw import TIMEOUT, RawLink, connect, exchange, request
 from tests.server.watching import carriers, transport_of, until
 
 
@@ -235,3 +239,37 @@ def test_who_never_reads_its_503_is_cut(shell: Shell, serve: Serve) -> None:
     until(server, lambda: len(carriers(server)) == 1)
     for link in [held, *turned_away]:
         link.close()
+
+
+@pytest.mark.parametrize("name", ["portable-asyncio", "portable-trio"])
+def test_without_a_descriptor_left_it_waits_and_goes_on(
+    serve: Serve, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio's own accept, of the callback shell, does the same for itself."""
+    server = serve(SHELLS[name])
+    head = request("/ws", f"Authorization: Bearer {make_token('ann')}")
+    exhausted = threading.Event()
+
+    class Notice(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if getattr(record, "roomwire", {}).get("event") == "exhausted":
+                exhausted.set()
+
+    notice = Notice()
+    logging.getLogger("roomwire").addHandler(notice)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sock = socket.socket()
+    sock.settimeout(TIMEOUT)
+    lowest_free = os.dup(sock.fileno())
+    os.close(lowest_free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        sock.connect(("127.0.0.1", server.port))
+        assert exhausted.wait(TIMEOUT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        logging.getLogger("roomwire").removeHandler(notice)
+    with RawLink(sock) as link:
+        link.send(head)
+        link.upgraded()
+        assert link.event("session.welcome")["data"]["user"] == "ann"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import zlib
 
 import pytest
 
@@ -239,3 +240,41 @@ def test_time_at_the_door_counts_towards_the_deadline(shell: Shell, serve: Serve
         server.advance(60.0)  # no deadline of the handshake is left over
         link.send(text("add", data=[1, 2], id="m1"))
         assert link.event("ack")["data"] == 3
+
+
+# --- permessage-deflate
+
+
+def test_compression_is_off_unless_configured(server: LiveServer) -> None:
+    with connect(server.port, request("/ws", "Sec-WebSocket-Extensions: permessage-deflate", bearer())) as link:
+        assert link.upgraded().header("sec-websocket-extensions") is None
+
+
+def test_what_pays_is_compressed_in_both_directions(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, listen={"compression": True})
+    ann = server.connect("ann", compression="deflate")
+    plain, bob = server.connect("plain"), server.connect("bob", compression="deflate")
+    (extension,) = ann.connection.protocol.extensions
+    assert extension.name == "permessage-deflate"
+    for content in ("short", "long " * 5000):
+        assert ann.request("message.send", {"content": content}, room="chat:general")["event"] == "ack"
+        for client in (bob, plain):
+            assert client.receive_until("message.new")["data"] == {"from": "ann", "content": content}
+
+
+def test_a_shared_block_is_smaller_where_it_was_agreed_on(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, listen={"compression": True})
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover"
+    with connect(server.port, request("/ws", offer, bearer("bob"))) as link:
+        assert "permessage-deflate" in (link.upgraded().header("sec-websocket-extensions") or "")
+        ann = server.connect("ann")
+        ann.request("message.send", {"content": "long " * 5000}, room="chat:general")
+        while True:
+            head = link.read(2)
+            size = int.from_bytes(link.read(2), "big") if head[1] == 126 else head[1]
+            payload = link.read(size)
+            if head[0] & 0x40:
+                break
+        data = zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff")
+        assert json.loads(data)["data"]["content"] == "long " * 5000
+        assert len(payload) < 1000

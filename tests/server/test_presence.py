@@ -238,7 +238,7 @@ def test_presence_that_cannot_be_written_is_made_good_by_the_next_refresh(serve:
     ann = server.connect("ann")
     settle(server)
     assert members(ann) == []
-    backplane.enter = enter
+    backplane.enter = enter  # type: ignore[method-assign]
     server.advance(20.5)
     until(server, lambda: not server.node.upkeep._busy)
     assert members(ann) == ["ann"]
@@ -250,7 +250,7 @@ def test_a_thousand_members_cost_no_task_each(serve: Serve) -> None:
     rooms = [f"chat:{number}" for number in range(99)]
     for room in rooms:
         ann.request("room.join", room=room)
-    tasks = server.node.runtime._tasks  # type: ignore[union-attr]
+    tasks = server.node.runtime._tasks
     settle(server)
     counts = []
     depart = server.node.depart

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 
+import anyio
 import pytest
 
+from roomwire import App, Connection
 from roomwire.core.errors import ConfigError
 from roomwire.core.limits import Limits
 from roomwire.core.request import RequestHead
@@ -158,3 +160,30 @@ def test_clients_behind_a_proxy_are_counted_by_their_own_addresses(shell: Shell,
     for link in links:
         link.close()
     until(server, lambda: not door._inside)
+
+
+def test_and_one_client_behind_it_has_no_more_places_than_without_it(shell: Shell, serve: Serve) -> None:
+    app, release = App(), anyio.Event()
+    asked: list[str] = []
+
+    @app.on_connect
+    async def slowly(connection: Connection) -> None:
+        asked.append(connection.peer)
+        await release.wait()
+
+    server = serve(shell, app=app, listen={"proxy_headers": True}, limits=Limits(max_pending_per_ip=1))
+
+    def upgrade(address: str) -> bytes:
+        return request("/ws", f"X-Forwarded-For: {address}", f"Authorization: Bearer {make_token('ann')}")
+
+    with connect(server.port, upgrade("198.51.100.1")) as first:
+        until(server, lambda: asked == ["198.51.100.1"])
+        response = exchange(server.port, upgrade("198.51.100.1"))
+        assert (response.status, response.json["error"]) == (503, "unavailable")
+        with connect(server.port, upgrade("198.51.100.2")) as other:
+            until(server, lambda: asked == ["198.51.100.1", "198.51.100.2"])
+            server.call(release.set)
+            for link in (first, other):
+                link.upgraded()
+                link.event("session.welcome")
+        assert server.call(lambda: transport_of(server).door._by_address) == {}

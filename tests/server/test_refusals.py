@@ -430,19 +430,27 @@ def test_a_slow_head_is_ended_at_the_deadline_from_accept(shell: Shell, serve: S
     assert watch.asked == []
 
 
-def test_a_decision_that_takes_too_long_is_a_503(shell: Shell, serve: Serve) -> None:
+def test_a_decision_that_takes_too_long_is_a_503_and_its_yes_is_taken_back(shell: Shell, serve: Serve) -> None:
     clock = VirtualClock()
-    app = App()
+    app, release = App(), anyio.Event()
     asked: list[str] = []
 
     @app.on_connect
-    async def never(connection: Connection) -> bool:
+    async def slowly(connection: Connection) -> bool:
         asked.append(connection.user)
-        await anyio.sleep_forever()
+        if len(asked) == 1:
+            await release.wait()
         return True
 
-    server = serve(shell, app=app, clock=clock, limits=Limits(handshake_timeout=10.0), drain_timeout=0.1)
+    server = serve(shell, app=app, clock=clock, limits=Limits(handshake_timeout=10.0, connections_per_user=1))
     with connect(server.port, request("/ws", bearer())) as link:
         until(server, lambda: asked == ["ann"])
         server.advance(10.5)
         assert_refused(link.response(), 503, "unavailable")
+    server.call(release.set)
+    until(server, lambda: server.node.admissions.pending == 0)
+    # Its slot is free again, or this would be a 429.
+    with connect(server.port, request("/ws", bearer())) as link:
+        link.upgraded()
+        assert link.event("session.welcome")["data"]["user"] == "ann"
+        assert server.call(lambda: len(server.node.connections)) == 1

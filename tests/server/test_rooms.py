@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_many_events_come_in_order_to_all(server: LiveServer) -> None:
     clients = [server.connect(f"user-{number}") for number in range(5)]
     clients[0].request("publish", {"times": 500}, room="chat:general")
     for client in clients:
-        offsets = []
+        offsets: list[Any] = []
         while len(offsets) < 500:
             message = client.receive()
             if message["event"] == "told":

@@ -58,6 +58,7 @@ class Admissions:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.pending = 0
+        self._idle: anyio.Event | None = None
 
     def at_the_door(self) -> Refusal | None:
         """See `roomwire.transports.contract.Host`."""
@@ -90,6 +91,15 @@ class Admissions:
             raise HandshakeRefused(unavailable(_FAILED)) from None
         finally:
             self.pending -= 1
+            if self._idle is not None and not self.pending:
+                self._idle.set()
+
+    async def finished(self) -> None:
+        """Wait until nothing is being decided."""
+        while self.pending:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+        self._idle = None
 
     async def _admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         node = self._node

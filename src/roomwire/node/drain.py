@@ -72,6 +72,7 @@ class Drain:
                 connection._shut(Closing.of(CloseCode.RESTART, self.retry_after()))
                 if count % _SLICE == 0:
                     await anyio.lowlevel.checkpoint()
+            await node.admissions.finished()
             if node.connections:
                 await self._empty.wait()
             await node.workers.finished()

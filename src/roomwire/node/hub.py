@@ -102,7 +102,8 @@ class Hub:
                     await self._node.backplane.unsubscribe(room.name)
                 except Unavailable:
                     logger.warning("a room could not be unsubscribed", extra={"roomwire": {"room": room.name}})
-            if not room.users:
+            # It may have been closed again meanwhile, and be here for the second time.
+            if self.rooms.get(room.name) is room and room.users == 0:
                 del self.rooms[room.name]
 
     # --- the sink

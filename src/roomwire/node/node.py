@@ -321,9 +321,7 @@ class Node:
 
     # --- telling many
 
-    def broadcast(
-        self, memberships: Sequence[Membership], notices: Sequence[Notice], *, counted: bool = True
-    ) -> None:
+    def broadcast(self, memberships: Sequence[Membership], notices: Sequence[Notice], *, counted: bool = True) -> None:
         """Tell live members the same notices, encoded once for each kind; see `Link.write` for `counted`."""
         blocks: dict[Kind, Any] = {}
         for membership in memberships:
