@@ -4,6 +4,7 @@
  * `{ event, room, data, ... }` for an event. tests/js/node_client.py is the other end.
  */
 
+import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 
 import { WebSocket } from "ws";
@@ -11,7 +12,7 @@ import { WebSocket } from "ws";
 import { connect } from "../../src/roomwire/client/js/roomwire.js";
 
 let client = null;
-let token = null;
+let tokens = [null]; // one for each attempt, the last one for all further ones
 
 function print(message) {
   process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -23,13 +24,16 @@ const fault = ({ code = "thrown", message, details }) => ({ code, message, detai
 
 const commands = {
   connect({ url, options }) {
-    token = options.token ?? null;
+    tokens = options.tokens ?? [options.token ?? null];
+    const token = async () => (tokens.length > 1 ? tokens.shift() : tokens[0]);
     const onerror = (error) => print({ event: "onerror", data: fault(error) });
-    client = connect(url, { ...options, token: async () => token, WebSocket, onerror });
+    // Without jitter a wait is as short as it may be; a client id made without chance would be everybody's.
+    const calm = options.jitter === false ? { runtime: { random: () => 0 }, client: randomUUID() } : {};
+    client = connect(url, { ...options, ...calm, token, WebSocket, onerror });
     client.on("*", (data, event) => print({ ...event, data: plain(data) }));
     return client.id;
   },
-  token: ({ value }) => void (token = value),
+  token: ({ value }) => void (tokens = [value]),
   join: ({ room, state }) => client.room(room).join({ state }),
   leave: ({ room }) => client.room(room).leave(),
   send: ({ event, data, options }) => client.send(event, data, options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -92,6 +93,10 @@ class NodeClient:
             return None
 
         return await self._until(find, timeout, f"no event {event} with {fields}")
+
+    async def next_event(self) -> Message:
+        """Take the next event, however long it takes."""
+        return await self._until(lambda: self.events.popleft() if self.events else None, math.inf, "no event")
 
     async def wait_state(self, state: str) -> Message:
         """Wait until the client tells that it is in `state`."""
