@@ -61,8 +61,11 @@ RULES = Rules(
             f"core testing app node client publisher config plugins runtime logs serving backplanes {CONTRACTS}",
             lazily="auth auth.origin transports protocols",
         ),
+        # A load generator for any server, and the application that `roomwire bench` measures.
+        "bench": Layer.of("core bench"),
+        "bench.app": Layer.of("app node"),
         "cli": Layer.of(
-            f"core cli app node client publisher config plugins runtime logs serving testing {CONTRACTS}",
+            f"core cli bench app node client publisher config plugins runtime logs serving testing {CONTRACTS}",
             lazily="auth backplanes",
         ),
     },
