@@ -23,7 +23,7 @@ JS := $(wildcard tests/js/package.json)
 export PYRIGHT_PYTHON_GLOBAL_NODE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo setup tools lint test bench build clean
+.PHONY: help demo setup tools lint test bench fuzz build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -78,6 +78,10 @@ test: lint
 ## make bench   the benchmarks; ARGS go to pytest
 bench: setup
 	@$(BIN)/python -m pytest benchmarks $(ARGS)
+
+## make fuzz    a million inputs for everything that reads a stranger's bytes; ARGS go to tests.fuzz
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 ## make build   sdist and wheel in dist/
 build: $(STAMPS)/dev
