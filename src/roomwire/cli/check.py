@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from roomwire.cli._advice import advice
+from roomwire.cli._advice import Advice, advice
 from roomwire.cli._application import load_app
 from roomwire.cli._options import as_json, load_config, server_options
 from roomwire.cli._output import print_json
@@ -45,21 +45,25 @@ def command(
     warnings = advice(loaded)
     if as_json:
         odd = [{"key": None, "warning": text, "change": None} for text in loaded.warnings]
-        unsafe = [{"key": item.key, "warning": item.text, "change": item.change} for item in warnings]
+        unsafe = [{"key": item.key, "warning": item.text, "change": _change(item)} for item in warnings]
         print_json({"app": loaded.settings.app, "warnings": odd + unsafe})
     else:
-        _tell(loaded.source, loaded.settings.app, loaded.warnings, [tuple(item) for item in warnings])
+        _tell(loaded.source, loaded.settings.app, loaded.warnings, warnings)
     if strict and (warnings or loaded.warnings):
         ctx.exit(1)
 
 
-def _tell(source: Path | None, app: str | None, odd: list[str], unsafe: list[tuple[str, ...]]) -> None:
+def _tell(source: Path | None, app: str | None, odd: list[str], unsafe: list[Advice]) -> None:
     click.echo(f"{app}: application and adapters load")
     click.echo(f"{source.name if source else 'no configuration file'}: correct")
     for text in odd:
         click.secho(f"warning: {text}", fg="yellow")
-    for key, text, change in unsafe:
-        click.secho(f"warning: {key}: {text}", fg="yellow")
-        click.echo(f"         {change}")
+    for item in unsafe:
+        click.secho(f"warning: {item.key}: {item.text}", fg="yellow")
+        click.echo(f"         {_change(item)}")
     count = len(odd) + len(unsafe)
     click.echo("no warnings" if not count else f"{count} warning{'s' if count > 1 else ''}")
+
+
+def _change(item: Advice) -> str:
+    return f"{item.change} (set by {item.instead})" if item.instead else item.change
