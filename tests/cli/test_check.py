@@ -397,6 +397,14 @@ class TestWarnings:
         covered = {case.key for case in CASES}
         assert {f"limits.{name}" for name in (*limits._MOST, *limits._LEAST)} <= covered
 
+    def test_the_page_has_every_setting(self) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "how-to" / "check.md").read_text()
+        names = {case.key.rpartition(".")[2] for case in CASES} - {
+            "url",
+            "servers",
+        }  # options of the tests' own backplane
+        assert [name for name in sorted(names) if f"`{name}`" not in page and f"`options.{name}`" not in page] == []
+
     def test_the_defaults_are_well_inside(self) -> None:
         for name, (most, _) in limits._MOST.items():
             assert getattr(Limits(), name) <= most / 2
