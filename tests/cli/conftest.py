@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,15 +86,15 @@ class Project:
         """The command line, in this process."""
         return CliRunner().invoke(main, list(arguments), input=input, env=env, prog_name="roomwire")
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
+    def start(self, *arguments: str, env: dict[str, str] | None = None, pass_fds: Sequence[int] = ()) -> Process:
         """The command line, as a process."""
-        return Process(list(arguments), self.folder, env or {})
+        return Process(list(arguments), self.folder, env or {}, pass_fds)
 
 
 class Process:
     """A ``roomwire`` process whose stderr is read as it comes."""
 
-    def __init__(self, arguments: list[str], folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], folder: Path, env: dict[str, str], pass_fds: Sequence[int] = ()) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "roomwire.cli", *arguments],
             cwd=folder,
@@ -102,6 +102,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
             text=True,
         )
         self.seen = ""

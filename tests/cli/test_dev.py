@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,8 +57,8 @@ class TestPage:
     def test_run_hands_out_no_tokens(self, project: Project) -> None:
         project.write("index.html", "<h1>chat</h1>")
         with running(project.start("run")) as process:
-            socket = process.read_until(r"on (\S+)$")[1]
-            site = "http" + socket.removeprefix("ws").removesuffix("/ws")
+            address = process.read_until(r"on (\S+)$")[1]
+            site = "http" + address.removeprefix("ws").removesuffix("/ws")
             for path in ("/", "/demo/tokens"):
                 with pytest.raises(urllib.error.HTTPError, match="404"):
                     fetch(site + path)
@@ -105,7 +107,7 @@ class TestReload:
             project.write("chatapp.py", "1 / 0\n")
             process.read_until("^chatapp.py changed: starting anew$")
             process.read_until("importing chatapp failed: ZeroDivisionError")
-            process.read_until("^the server has ended: waiting for a change$")
+            process.read_until("^the server has ended: waiting for a change, or Ctrl-C$")
             project.write("chatapp.py", "from roomwire import App\napp = App()\n")
             process.read_until("^chatapp.py changed: starting anew$")
             process.read_until("chatapp:app")
@@ -113,6 +115,29 @@ class TestReload:
                 process.read_until("Ctrl-C drains")
             process.interrupt()
             assert process.wait() == 0
+
+    def test_whoever_kills_the_supervisor_kills_the_server(self, project: Project) -> None:
+        """Else it would keep the port, and the next start would fail."""
+        with running(project.start("dev")) as process:
+            address = banner_of(process)["socket"]
+            process.popen.kill()
+            process.wait()  # up to the end of stderr, which the server holds too
+            with pytest.raises(ConnectionRefusedError):
+                connect(address)
+
+    def test_an_inherited_socket_is_taken_over_by_each_process(self, project: Project) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            descriptor = listening.fileno()
+            os.set_inheritable(descriptor, True)
+            command = ("run", "--reload", "--fd", str(descriptor))
+            with running(project.start(*command, pass_fds=[descriptor])) as process:
+                address = process.read_until(r"on (\S+)$")[1]
+                assert f":{listening.getsockname()[1]}/" in address
+                (project.folder / "chatapp.py").touch()
+                process.read_until("starting anew")
+                assert process.read_until(r"on (\S+)$")[1] == address
+                process.interrupt()
+                assert process.wait() == 0
 
     @pytest.mark.parametrize(
         ("path", "watched"),

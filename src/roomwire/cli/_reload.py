@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -35,12 +36,13 @@ def is_watched(path: str) -> bool:
     return Path(path).suffix in _SUFFIXES or Path(path).name == ".env"
 
 
-def supervise(command: list[str], paths: list[Path]) -> int:
+def supervise(command: list[str], paths: list[Path], *, descriptor: int | None = None) -> int:
     """Run a command of ours until a signal ends it; start it anew when a file changes.
 
     Args:
         command: the arguments of ``roomwire``.
         paths: files and folders to watch.
+        descriptor: an open socket that it takes over, in each process anew.
 
     Returns:
         The exit code.
@@ -50,18 +52,23 @@ def supervise(command: list[str], paths: list[Path]) -> int:
     """
     if not can_reload():
         raise ConfigError('--reload needs watchfiles: pip install "roomwire[cli]"')
-    return _Supervisor([sys.executable, "-m", "roomwire.cli", *command]).run(paths)
+    return _Supervisor(command, () if descriptor is None else (descriptor,)).run(paths)
 
 
 class _Supervisor:
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
+    def __init__(self, command: list[str], descriptors: tuple[int, ...]) -> None:
+        # Its other end is closed when we are gone, however that came about.
+        self._lifeline = os.pipe()
+        self._command = [sys.executable, "-m", "roomwire.cli._child", str(self._lifeline[0]), *command]
+        self._descriptors = (self._lifeline[0], *descriptors)
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
 
     def _start(self) -> None:
         # In a group of its own: a Ctrl-C of the terminal reaches it through us, and only once.
-        self._child = subprocess.Popen(self._command, process_group=0)  # noqa: S603  the command that we are
+        self._child = subprocess.Popen(  # noqa: S603  the command that we are
+            self._command, process_group=0, pass_fds=self._descriptors
+        )
         if self._stop.is_set():  # the signal came before there was a child to get it
             self._child.terminate()
 
@@ -91,12 +98,14 @@ class _Supervisor:
                         told = False
                     elif not self._runs() and not told:
                         told = True
-                        click.echo("the server has ended: waiting for a change", err=True)
+                        click.echo("the server has ended: waiting for a change, or Ctrl-C", err=True)
                 assert self._child is not None
                 code = self._child.wait()
                 return code if code >= 0 else 128 - code  # ended by a signal, in a shell's spelling
             finally:
                 self._end()
+                for end in self._lifeline:
+                    os.close(end)
 
     @contextmanager
     def _forwarding(self) -> Iterator[None]:

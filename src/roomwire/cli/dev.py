@@ -43,6 +43,7 @@ def command(
     app_dir: Path,
     reload: bool | None,
     no_banner: bool,
+    fd: int | None,
     **flags: object,
 ) -> None:
     """Serve an application for development.
@@ -53,8 +54,8 @@ def command(
     """
     if reload or (reload is None and can_reload()):
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-        ctx.exit(supervise([*arguments, "--no-reload"], [app_dir]))
-    loaded = _load(config, env_file, {**_HASTE, **flags})
+        ctx.exit(supervise([*arguments, "--no-reload"], [app_dir], descriptor=fd))
+    loaded = _load(config, env_file, {**_HASTE, "fd": fd, **flags})
     warn(loaded)
     if loaded.settings.server.host not in _LOOPBACK:
         raise ConfigError(

@@ -31,6 +31,7 @@ def command(
     factory: bool,
     app_dir: Path,
     reload: bool,
+    fd: int | None,
     **flags: object,
 ) -> None:
     """Serve an application.
@@ -41,8 +42,8 @@ def command(
     """
     if reload:
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-        ctx.exit(supervise(arguments, [app_dir]))
-    loaded = load_config(config, env_file, flags)
+        ctx.exit(supervise(arguments, [app_dir], descriptor=fd))
+    loaded = load_config(config, env_file, {"fd": fd, **flags})
     warn(loaded)
     export_env_file(loaded)
     set_up_logging(loaded.settings.logging)
