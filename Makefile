@@ -55,6 +55,11 @@ $(STAMPS)/js: $(JS) $(STAMPS)/tools
 		npm install --prefix tests/js --no-audit --no-fund --no-package-lock --loglevel=error; }
 	@touch $@
 
+$(STAMPS)/bench: $(STAMPS)/js
+	@echo "installing the dependencies of the benchmarks"
+	@$(PIP) install --group bench
+	@touch $@
+
 demo: $(STAMPS)/package
 	@cd examples/chat && exec $(abspath $(BIN))/roomwire dev app:app --port $(PORT)
 
@@ -75,8 +80,8 @@ lint: setup
 test: lint
 	@scripts/pytest.sh $(BIN)
 
-## make bench   the benchmarks; ARGS go to pytest
-bench: setup
+## make bench   the benchmarks, with the table of ratios at the end; ARGS go to pytest
+bench: $(STAMPS)/bench
 	@$(BIN)/python -m pytest benchmarks $(ARGS)
 
 ## make fuzz    a million inputs for everything that reads a stranger's bytes; ARGS go to tests.fuzz

@@ -149,8 +149,12 @@ class TestFraming:
         assert told[-1] == 1
 
 
-def test_the_configuration_lifts_limits_and_nothing_else() -> None:
-    loaded = load(Path(CONFIG), environ={"ROOMWIRE_BENCH_SECRET": "x" * 43}, cwd=Path(CONFIG).parent)
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "server" / "roomwire.toml"
+
+
+@pytest.mark.parametrize("file", [Path(CONFIG), BENCHMARK], ids=["roomwire bench", "make bench"])
+def test_the_configuration_lifts_limits_and_nothing_else(file: Path) -> None:
+    loaded = load(file, environ={"ROOMWIRE_BENCH_SECRET": "x" * 43}, cwd=file.parent)
     assert not loaded.warnings
     given, defaults = loaded.settings.model_dump(), Settings().model_dump()
     assert {key for key in defaults if given[key] != defaults[key]} - {"server"} == {"app", "auth", "limits"}

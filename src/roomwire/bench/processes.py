@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import resource
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from roomwire.core.errors import LocalError
 __all__ = ["Processes", "allow_open_files"]
 
 _PROC = Path("/proc")
-# proc(5): utime, stime and those of children that were waited for, fields 14 to 17; the second field ends with ")".
-_TIMES = slice(11, 15)
+# The kernel's CPUCLOCK_SCHED: user and system time of all threads, in nanoseconds where proc(5) has ticks of 10 ms.
+_SCHED_CLOCK = 2
 _SPARE_FILES = 64
 
 
@@ -33,13 +33,20 @@ class Processes:
         self.known = bool(self._pids)
 
     def cpu(self) -> float:
-        """Seconds of CPU time, user and system, in steps of the kernel's clock tick (10 ms as a rule)."""
-        ticks = sum(int(field) for pid in self._pids for field in _stat(pid)[_TIMES])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU time, user and system, of all their threads."""
+        return sum(_cpu(pid) for pid in self._pids)
 
     def memory(self) -> int:
         """Resident bytes."""
         return sum(_resident(pid) for pid in self._pids)
+
+
+def _cpu(pid: int) -> float:
+    # clock_getcpuclockid(3), of another process.
+    try:
+        return time.clock_gettime(~pid << 3 | _SCHED_CLOCK)
+    except OSError:  # it has ended
+        return 0.0
 
 
 def _stat(pid: int) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from roomwire.bench.target import BenchFailed
+
 __all__ = ["ServerProcess"]
 
 HOST = "127.0.0.1"
@@ -76,6 +78,11 @@ class ServerProcess:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(size - _TAIL, 0))
         return self._output.read().decode(errors="replace").strip()
+
+    def explain(self, error: BenchFailed) -> BenchFailed:
+        """The same failure, with what the server says of it."""
+        said = self.output()
+        return BenchFailed(f"{error}\nthe server said:\n{said}" if said else str(error))
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""

@@ -74,8 +74,7 @@ def run_workload(workload: Workload, place: Place, message: str, report: Report)
         try:
             return run_loop(measure(target, workload, report))
         except BenchFailed as error:
-            said = server.output()
-            raise BenchFailed(f"{error}\nthe server said:\n{said}" if said else str(error)) from error
+            raise server.explain(error) from error
 
 
 def _running(place: Place, message: str) -> Target:
@@ -98,13 +97,13 @@ def _running(place: Place, message: str) -> Target:
 def _server(place: Place) -> Iterator[tuple[ServerProcess, Loaded]]:
     if place.pids:
         raise ConfigError("--pid names the process of a server at --url; one of our own needs none")
-    config = place.config
+    config, quiet = place.config, []
     if config is None:
-        config = Path(CONFIG)
+        config, quiet = Path(CONFIG), ["--log-level", "warning"]
         os.environ[SECRET_VARIABLE] = fresh_secret()
     loaded = load_config(config, place.env_file, {"app": APP})
     warn(loaded)
-    arguments = ["run", APP, "--fd", "{fd}", "--config", str(config), "--log-level", "warning"]
+    arguments = ["run", APP, "--fd", "{fd}", "--config", str(config), *quiet]
     if place.env_file is not None:
         arguments += ["--env-file", str(place.env_file)]
     with ServerProcess([sys.executable, "-m", "roomwire.cli", *arguments]) as server:

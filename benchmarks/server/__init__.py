@@ -1,0 +1,1 @@
+"""roomwire's side of the comparison: `app.py` and its configuration."""
