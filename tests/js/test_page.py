@@ -9,10 +9,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 import pytest
 from playwright.async_api import Browser, Page, expect
+from tests.client.frames import FrameProxy, frame_proxy
 from tests.servers import Server, Tool
 
 CHAT = Path(__file__).parents[2] / "examples" / "chat"
@@ -56,9 +58,9 @@ def chat(tmp_path: Path) -> Iterator[ChatServer]:
 
 
 @asynccontextmanager
-async def tab(browser: Browser, url: str) -> AsyncIterator[Page]:
+async def tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
     """A page in a context of its own; no script may fail in it."""
-    context = await browser.new_context()
+    context = await browser.new_context(**options)
     page = await context.new_page()
     page.set_default_timeout(PATIENCE)
     faults: list[str] = []
@@ -70,9 +72,9 @@ async def tab(browser: Browser, url: str) -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def user(browser: Browser, chat: ChatServer, name: str) -> AsyncIterator[Page]:
+async def user(browser: Browser, chat: ChatServer | FrameProxy, name: str, **options: Any) -> AsyncIterator[Page]:
     """The page of a user who is connected and has the room's history."""
-    async with tab(browser, f"{chat.url}/?user={name}") as page:
+    async with tab(browser, f"http://127.0.0.1:{chat.port}/?user={name}", **options) as page:
         await expect(page.locator("#pill")).to_have_text("connected")
         await expect(page.get_by_text("Loading")).to_have_count(0)
         yield page
@@ -138,6 +140,45 @@ async def test_nothing_is_lost_over_a_cut(browser: Browser, chat: ChatServer) ->
         await expect(ann.locator(".message .bubble")).to_have_text(["1", "2", "3", "are you there?"])
         await expect(ann.locator(".pending")).to_have_count(0)
         await expect(ben.locator(".message .bubble")).to_have_text(["1", "2", "3", "are you there?"])
+
+
+async def test_nothing_is_lost_or_doubled_where_the_network_is_gone(browser: Browser, chat: ChatServer) -> None:
+    async with (
+        frame_proxy(chat.port) as network,
+        user(browser, network, "ann") as ann,
+        user(browser, chat, "ben") as ben,
+    ):
+        await say(ben, "0")
+        await expect(ann.locator(".message .bubble")).to_have_text(["0"])
+        network.target = None
+        network.cut_in(b"half", by_client=False)
+        for text in ("1", "half", "2"):
+            await say(ben, text)
+        await expect(ann.locator("#pill")).not_to_have_text("connected")
+        await say(ann, "are you there?")
+        await expect(ann.locator(".pending")).to_have_count(1)
+        network.target = chat.port
+        await expect(ann.locator(".notice")).to_have_text("reconnected: 2 messages replayed, nothing lost")
+        everything = ["0", "1", "half", "2", "are you there?"]
+        await expect(ann.locator(".message .bubble")).to_have_text(everything)
+        await expect(ben.locator(".message .bubble")).to_have_text(everything)
+        await expect(ann.locator(".pending")).to_have_count(0)
+
+
+PHONE = {"width": 360, "height": 740}
+FITS = "document.documentElement.scrollWidth <= window.innerWidth"
+
+
+async def test_on_a_phone_everything_fits_and_nothing_moves(browser: Browser, chat: ChatServer) -> None:
+    async with user(browser, chat, "ann", viewport=PHONE, has_touch=True, is_mobile=True) as ann:
+        await say(ann, "a-word-that-is-far-too-long-for-a-line-of-a-phone" * 3)
+        await expect(ann.locator(".message.own:not(.pending)")).to_have_count(1)
+        assert await ann.evaluate(FITS)
+        before = await ann.locator("#talk").bounding_box()
+        await ann.get_by_role("button", name="Cut the network").click()
+        await expect(ann.locator("#countdown")).to_have_text(re.compile(r"again in \d s"))
+        assert await ann.locator("#talk").bounding_box() == before
+        assert await ann.evaluate(FITS)
 
 
 async def test_a_server_that_forgot_says_so_and_sends_the_history_anew(browser: Browser, chat: ChatServer) -> None:
