@@ -24,7 +24,7 @@ from roomwire.backplanes.contract import Backplane
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.core.limits import Limits
 from roomwire.node import Node
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 from roomwire.protocols.native import NativeProtocol
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio import AnyioTransport
@@ -179,7 +179,7 @@ class LiveServer:
         """Call an async function of the application's on the node's loop, acting on this node."""
 
         async def run() -> Any:
-            with acting(self.node):
+            with Scope(self.node):
                 return await function(*arguments, **options)
 
         return self.portal.call(run)

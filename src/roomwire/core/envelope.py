@@ -34,6 +34,7 @@ __all__ = [
     "parse",
     "parse_binary",
     "quote",
+    "read_common",
 ]
 
 MAX_DEPTH = 64
@@ -99,11 +100,10 @@ def _check_digits(number: str) -> None:
         raise _Refused(f"a number of more than {MAX_DIGITS} digits")
 
 
-_decode = json.JSONDecoder(
-    parse_int=_integer,
-    parse_float=_fraction,
-    parse_constant=_refuse_constant,
-).raw_decode
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
+_decode = _decoder.raw_decode
+# `raw_decode` without its error's text: StopIteration where no value begins.
+_scan_once = _decoder.scan_once  # type: ignore[attr-defined]  # typeshed does not list it
 
 
 @dataclass(slots=True)
@@ -141,11 +141,12 @@ def parse(text: str) -> Envelope:
     Raises:
         InvalidMessage: with the message's ``id``, where there is a usable one.
     """
-    return _parse_common(text) or _parse_any(text, binary=False)
+    common = read_common(text)
+    return _parse_any(text, binary=False) if common is None else Envelope(*common)
 
 
-def _parse_common(text: str) -> Envelope | None:
-    """A message as our own clients write it. None for any other, be it correct or not."""
+def read_common(text: str) -> tuple[str, str | None, str | None, str, object] | None:
+    """A message as our own clients write it: the fields of its `Envelope`. None for any other, be it correct or not."""
     head = _COMMON_HEAD.match(text)
     if head is None:
         return None
@@ -153,16 +154,16 @@ def _parse_common(text: str) -> Envelope | None:
     if room is not None and not room.isascii() and not is_room_name(room):
         return None
     if end_of_object:
-        return Envelope(event, room, id_)
+        return event, room, id_, "null", None
     start = head.end()
     try:
-        value, end = _decode(text, start)
+        value, end = _scan_once(text, start)
         _check_text(text)
-    except (_Refused, ValueError, RecursionError):
+    except (StopIteration, _Refused, ValueError, RecursionError):
         return None
     if text[end:] != "}":
         return None
-    return Envelope(event, room, id_, text[start:end], value)
+    return event, room, id_, text[start:end], value
 
 
 def _parse_any(text: str, *, binary: bool) -> Envelope:

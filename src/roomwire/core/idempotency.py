@@ -24,29 +24,27 @@ _SIZE = 16
 """Bytes of a digest: two of 2**40 keys are the same with a chance of one in 2**49."""
 
 
-def _digest(kind: bytes, *parts: bytes) -> str:
-    digest = blake2b(digest_size=_SIZE, person=kind)
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.hexdigest()
+def _digest(kind: bytes, text: bytes) -> str:
+    return blake2b(text, digest_size=_SIZE, person=kind).hexdigest()
 
 
 def message_key(user: str, client: str, ref: str) -> str:
     """The key of a message."""
-    return _digest(b"message", user.encode(), client.encode(), ref.encode())
+    return _digest(b"message", f"{len(user)} {len(client)} {user}{client}{ref}".encode())
 
 
 def publish_key(message: str, room: str, number: int) -> str:
     """The key of the `number`-th publish to `room` while the message of that key is handled."""
-    return _digest(b"publish", message.encode(), room.encode(), number.to_bytes(4, "big"))
+    return _digest(b"publish", f"{len(message)} {number} {message}{room}".encode())
 
 
 def fingerprint(call: Call) -> str:
     """What makes a second message with the same id the same message: event, room, and data as it was sent."""
-    kind, data = (b"bytes", call.data) if isinstance(call.data, bytes) else (b"json", call.data.encode())
-    # No room has an empty name.
-    return _digest(kind, call.event.encode(), (call.room or "").encode(), data)
+    room = call.room or ""  # no room has an empty name
+    head = f"{len(call.event)} {len(room)} {call.event}{room}"
+    if isinstance(call.data, bytes):
+        return _digest(b"bytes", head.encode() + call.data)
+    return _digest(b"json", (head + call.data).encode())
 
 
 def write_reply(notice: Reply | Failed) -> bytes:

@@ -108,13 +108,18 @@ def _may_meet(one: str, other: str) -> bool:
     return heads_meet and (tail.endswith(other_tail) or other_tail.endswith(tail))
 
 
+_KNOWN = 4096
+"""Names whose match a table remembers: the rooms that are in use, mostly."""
+
+
 class PatternTable(Generic[T]):
     """Values by pattern; a lookup gives the most specific one."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_known")
 
     def __init__(self) -> None:
         self._entries: list[tuple[Pattern, T]] = []
+        self._known: dict[str, tuple[T, dict[str, str]] | None] = {}
 
     def add(self, pattern: Pattern, value: T) -> None:
         """Add a value.
@@ -130,9 +135,24 @@ class PatternTable(Generic[T]):
                 )
         self._entries.append((pattern, value))
         self._entries.sort(key=lambda entry: entry[0].rank)
+        self._known.clear()
 
     def match(self, room: str) -> tuple[T, dict[str, str]] | None:
-        """The value of the most specific pattern that matches, and its parameters by name."""
+        """The value of the most specific pattern that matches, and its parameters by name.
+
+        The parameters are shared with every other look-up of the name: not to be changed.
+        """
+        try:
+            return self._known[room]
+        except KeyError:
+            pass
+        # Names are the clients': what is remembered has a bound.
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        found = self._known[room] = self._match(room)
+        return found
+
+    def _match(self, room: str) -> tuple[T, dict[str, str]] | None:
         for pattern, value in self._entries:
             parameters = pattern.match(room)
             if parameters is not None:

@@ -82,7 +82,7 @@ class Hook:
         DeclarationError: with the names of what does not fit.
     """
 
-    __slots__ = ("_link", "_path", "data", "function", "hints", "name", "pass_link")
+    __slots__ = ("_link", "_path", "_path_is_text", "data", "function", "hints", "name", "pass_link")
 
     def __init__(
         self, function: Callable[..., Returned], link: type, names: Iterable[str] = (), *, takes_data: bool = False
@@ -99,6 +99,7 @@ class Hook:
         if missing:
             raise DeclarationError(f"the pattern names {', '.join(missing)}, and {self.name} has no such parameter")
         self._path = {name: _adapter(self.hints.get(name, str), function, f"the parameter {name}") for name in names}
+        self._path_is_text = all(self.hints.get(name, str) is str for name in names)
         rest = [name for name in parameters if name not in names]
         links = [name for name in rest if self.hints.get(name) is link]
         self._link = links[0] if links else None
@@ -123,9 +124,11 @@ class Hook:
         Raises:
             ValidationError: a path parameter does not fit its annotation.
         """
-        arguments: dict[str, object] = {
-            name: adapter.validate_python(path[name]) for name, adapter in self._path.items()
-        }
+        arguments: dict[str, object] = (
+            {name: path[name] for name in self._path}
+            if self._path_is_text
+            else {name: adapter.validate_python(path[name]) for name, adapter in self._path.items()}
+        )
         if self._link is not None:
             arguments[self._link] = link
         return arguments
@@ -148,7 +151,7 @@ class Handler(Hook):
         DeclarationError: with the names of what does not fit.
     """
 
-    __slots__ = ("_read", "_returns", "binary", "event", "joined", "pattern")
+    __slots__ = ("_check_return", "_read", "_write", "binary", "event", "joined", "pattern")
 
     def __init__(
         self, event: str, function: Callable[..., Returned], link: type, pattern: Pattern | None, *, joined: bool = True
@@ -162,10 +165,15 @@ class Handler(Hook):
         self._read: Callable[[Any], object] = bytes if self.binary else json.loads
         if annotation not in (*_UNCHECKED, bytes):
             adapter = _adapter(annotation, function, f"the parameter {self.data}")
-            self._read = adapter.validate_python if self.binary else adapter.validate_json
+            # The adapter's own methods are wrappers that take as long as the work.
+            self._read = adapter.validator.validate_python if self.binary else adapter.validator.validate_json
         returns = self.hints.get("return", Any)
-        unchecked = returns in (*_UNCHECKED, *_NOTHING)
-        self._returns = None if unchecked else _adapter(returns, function, "the return")
+        self._check_return: Callable[[Any], Any] | None = None
+        self._write: Callable[[Any], bytes] = dump
+        if returns not in (*_UNCHECKED, *_NOTHING):
+            adapter = _adapter(returns, function, "the return")
+            self._check_return = adapter.validator.validate_python
+            self._write = adapter.serializer.to_json
 
     def arguments(self, link: object, path: Mapping[str, str], data: str | bytes) -> dict[str, object]:
         """The keyword arguments for a message.
@@ -199,9 +207,11 @@ class Handler(Hook):
             InvalidReturn: it does not fit the annotation, or JSON.
         """
         try:
-            if self._returns is None:
-                return b"null" if value is None else dump(value)
-            return self._returns.dump_json(self._returns.validate_python(value))
+            if self._check_return is not None:
+                value = self._check_return(value)
+            elif value is None:
+                return b"null"
+            return self._write(value)
         except ValueError as error:  # pydantic's errors of validation and of serialisation are some
             raise InvalidReturn(f"{self.name} returned what its annotation does not allow: {error}") from error
 

@@ -19,6 +19,7 @@ from roomwire.core.notices import Failed
 __all__ = ["Session"]
 
 _MINUTE = 60.0
+_NEVER = math.inf
 
 _RESUME_FIRST = Closing(CloseCode.POLICY, "session.resume has to come first")
 
@@ -61,9 +62,9 @@ class Session:
         self._errors: deque[float] | None = None
         self.opened_at = self._heard_at = self._active_at = now
         self._beat_at = now + limits.heartbeat_interval
-        self._expires_at = math.inf if expires_in is None else now + expires_in
-        self._paused_at = math.inf
-        self._resume_by = now + limits.resume_timeout if must_resume else math.inf
+        self._expires_at = _NEVER if expires_in is None else now + expires_in
+        self._paused_at = _NEVER
+        self._resume_by = now + limits.resume_timeout if must_resume else _NEVER
 
     def heard(self, now: float, frames: int, size: int) -> Closing | None:
         """Bytes came: `frames` frames in `size` bytes. Returns a close where that is too fast."""
@@ -74,16 +75,16 @@ class Session:
 
     def receive(self, command: Command, now: float) -> Failed | Closing | None:
         """Judge a command as it arrives: None to carry it out, else what to answer."""
-        if isinstance(command, Invalid):
+        if isinstance(command, Call):
+            self._active_at = now
+        elif isinstance(command, Invalid):
             if self._has_erred_too_often(now):
                 return Closing.of(CloseCode.POLICY)
             return Failed(command.ref, "invalid", command.message)
-        if self._resume_by != math.inf and not isinstance(command, Heartbeat):
+        if self._resume_by != _NEVER and not isinstance(command, Heartbeat):
             if not isinstance(command, Resume):
                 return _RESUME_FIRST
-            self._resume_by = math.inf
-        if isinstance(command, Call):
-            self._active_at = now
+            self._resume_by = _NEVER
         if not self._message_bucket.take(now):
             return Failed(command.ref, "rate_limited", "too many messages, slow down")
         return None
@@ -99,21 +100,21 @@ class Session:
 
     def pause(self, now: float) -> None:
         """Reading is paused: the peer cannot be heard from now on."""
-        if self._paused_at == math.inf:
+        if self._paused_at == _NEVER:
             self._paused_at = now
 
     def resume(self, now: float) -> None:
         """Reading goes on; what the peer sent meanwhile is about to be read."""
-        if self._paused_at != math.inf:
+        if self._paused_at != _NEVER:
             self._active_at = min(now, self._active_at + now - self._paused_at)
             self._heard_at = now
-            self._paused_at = math.inf
+            self._paused_at = _NEVER
 
     def next_deadline(self) -> float:
         """The earliest deadline, in monotonic seconds: when `poll` has something to say."""
         limits = self._limits
         deadline = min(self._beat_at, self._expires_at, self._resume_by)
-        if self._paused_at != math.inf:
+        if self._paused_at != _NEVER:
             return min(deadline, self._paused_at + limits.max_read_pause)
         if limits.idle_timeout:
             deadline = min(deadline, self._active_at + limits.idle_timeout)
@@ -137,7 +138,7 @@ class Session:
             return Closing.of(CloseCode.TOKEN_EXPIRED)
         if now >= self._resume_by:
             return Closing.of(CloseCode.NOT_RESUMABLE)
-        if self._paused_at != math.inf:
+        if self._paused_at != _NEVER:
             return Closing.of(CloseCode.TRY_LATER) if now >= self._paused_at + limits.max_read_pause else None
         if now >= self._heard_at + limits.heartbeat_timeout:
             return Closing.of(CloseCode.HEARTBEAT_MISSED)

@@ -50,6 +50,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+_OPEN = State.OPEN  # see `roomwire.core.frames`
+
+
 class WebSocket:
     """One end of an open WebSocket connection.
 
@@ -107,6 +110,21 @@ class WebSocket:
     def mid_message(self) -> bool:
         """Whether a frame is incomplete or fragments of a message are still to come."""
         return self._assembler is not None
+
+    def receive_messages(self, data: bytes) -> list[str | bytes] | None:
+        """Bytes came from the network: `receive` for what nearly every read is.
+
+        Returns:
+            The messages, where `data` is whole simple frames and nothing else. None, and nothing was
+            taken, where it is not: give it to `receive`.
+        """
+        if self._assembler is not None or self.state is not _OPEN:
+            return None
+        messages: list[str | bytes] = []
+        if take_simple_frames(data, 0, self._max_message_size, messages, self._role) != len(data):
+            return None
+        self.frames_received += len(messages)
+        return messages
 
     def receive(self, data: bytes) -> list[Received]:
         """Bytes came from the network. It never raises, whatever they are.

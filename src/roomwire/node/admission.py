@@ -24,7 +24,7 @@ from roomwire.core.session import Session
 from roomwire.node import journal
 from roomwire.node.connection import Connection
 from roomwire.node.control import Evict
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 from roomwire.transports.contract import Admission
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Admissions:
         if hook is None:
             return ()
         try:
-            with acting(self._node, connection):
+            with Scope(self._node, connection):
                 rooms = await hook.function(**hook.bind(connection, {}))
         except EventError as error:
             raise HandshakeRefused(

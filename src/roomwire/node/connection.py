@@ -260,22 +260,29 @@ class Connection:
             if command.ref is not None:
                 self._tell(Reply(command.ref))
             return
+        if not self._working:
+            # The worker gets it: most connections never have a second one waiting.
+            self._working = True
+            self._node.workers.start(self, command)
+            return
         if self._inbox is None:
             self._inbox = deque()
         self._inbox.append(command)
-        if not self._working:
-            self._working = True
-            self._node.workers.start(self)
-        elif len(self._inbox) >= self._node.limits.inbox_messages and not self._paused:
+        if len(self._inbox) >= self._node.limits.inbox_messages and not self._paused:
             self._paused = True
             self._session.pause(self._node.runtime.now())
             if self._link is not None:
                 self._link.pause_reading()
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more is handled: it ended, and not by what the peer did after its messages."""
+        return self._closing is not None and self._rooms_at_end is None
+
     def _next_command(self) -> Command | None:
         """The worker's next command; reading goes on when the queue is short again."""
         inbox = self._inbox
-        if not inbox or (self._closing is not None and self._rooms_at_end is None):
+        if not inbox or self._is_over:
             self._working = False
             self._inbox = None
             return None
@@ -304,7 +311,7 @@ class Connection:
         if self._closing is None:
             self._by = "peer" if by_peer else "link" if code == CloseCode.ABNORMAL else "server"
             self._closing = Closing(code, reason)
-            if self._inbox and self._by != "server":
+            if self._working and self._by != "server":
                 # What was sent before the end is handled, with the rights of that moment.
                 self._rooms_at_end = frozenset(self._memberships)
             self._node.depart(self)

@@ -14,7 +14,7 @@ from roomwire.backplanes.contract import Holder
 from roomwire.core.errors import Unavailable
 from roomwire.node import journal
 from roomwire.node.chores import Chores
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -84,7 +84,7 @@ class Farewells:
         hook = self._node.app.disconnect_hook
         assert hook is not None
         try:
-            with acting(self._node, connection):
+            with Scope(self._node, connection):
                 await hook.function(**hook.bind(connection, {}))
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(connection, hook.name, error)

@@ -24,7 +24,7 @@ from roomwire.core.notices import (
 from roomwire.core.positions import Position
 from roomwire.core.replay import Budget, Outcome
 from roomwire.node import journal
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -75,7 +75,7 @@ class Joining:
         except ValidationError:
             return False  # a path parameter that does not fit names no room
         try:
-            with acting(self._node, connection):
+            with Scope(self._node, connection):
                 return bool(await hook.function(**arguments))
         except (EventError, Unavailable):
             raise

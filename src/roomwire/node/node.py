@@ -61,7 +61,7 @@ running: list[Node] = []
 
 _ENVELOPE = 64
 """Bytes of an event's envelope besides its names: braces, keys, quotes and an event id."""
-_POLICIES_KEPT = 10_000
+_DEFAULT_POLICY = RoomPolicy()
 
 
 class Node:
@@ -114,7 +114,6 @@ class Node:
         self._policies: PatternTable[RoomPolicy] = PatternTable()
         for pattern, policy in (rooms or {}).items():
             self._policies.add(Pattern(pattern), policy)
-        self._policy_of: dict[str, RoomPolicy] = {}
         self.wheel = TimerWheel()
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
@@ -273,14 +272,8 @@ class Node:
 
     def policy_of(self, room: str) -> RoomPolicy:
         """The policy of a room, from the most specific pattern of the configuration."""
-        policy = self._policy_of.get(room)
-        if policy is None:
-            found = self._policies.match(room)
-            policy = found[0] if found else RoomPolicy()
-            if len(self._policy_of) >= _POLICIES_KEPT:
-                self._policy_of.clear()
-            self._policy_of[room] = policy
-        return policy
+        found = self._policies.match(room)
+        return found[0] if found is not None else _DEFAULT_POLICY
 
     async def publish(
         self,

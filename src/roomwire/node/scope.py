@@ -6,8 +6,6 @@ a key that is made of the message's. Hooks and the lifespan have a node, and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -20,19 +18,44 @@ if TYPE_CHECKING:
     from roomwire.node.connection import Connection
     from roomwire.node.node import Node
 
-__all__ = ["Scope", "Stray", "acting", "current"]
+__all__ = ["Scope", "Stray", "current"]
+
+
+class Stray(LocalError):
+    """The application's code let a cancellation out that nobody had asked of this task."""
 
 
 class Scope:
-    """A node, and the connection and message that it is handling, if any."""
+    """A node, and the connection and message that it is handling, if any.
 
-    __slots__ = ("_counts", "connection", "message", "node")
+    The application's code runs `with` it. What comes out of that is an `Exception`, or the end of the
+    task. asyncio tells no difference between a task that is cancelled and one that awaits something
+    cancelled; taken for the former, the latter would end a connection's worker for good without a word,
+    so it becomes `Stray`.
+
+    Args:
+        node: what the code acts on.
+        connection: whose message or hook it is.
+        message: the key of the idempotent message that is being handled.
+    """
+
+    __slots__ = ("_counts", "_token", "connection", "message", "node")
 
     def __init__(self, node: Node, connection: Connection | None = None, message: str | None = None) -> None:
         self.node = node
         self.connection = connection
         self.message = message
         self._counts: dict[str, int] | None = None
+
+    def __enter__(self) -> None:
+        self._token = current.set(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        current.reset(self._token)
+        if kind is None or not issubclass(kind, anyio.get_cancelled_exc_class()):
+            return
+        if not self.node.runtime.is_cancelled():
+            raise Stray("it awaited something that was cancelled") from error
 
     def next_publish_key(self, room: str) -> str | None:
         """The key of the next publish to `room`; None where no idempotent message is being handled."""
@@ -45,29 +68,3 @@ class Scope:
 
 
 current: ContextVar[Scope] = ContextVar("roomwire_scope")
-
-
-class Stray(LocalError):
-    """The application's code let a cancellation out that nobody had asked of this task."""
-
-
-@contextmanager
-def acting(node: Node, connection: Connection | None = None, message: str | None = None) -> Iterator[None]:
-    """Run the application's code, which acts on the node meanwhile.
-
-    What comes out of it is an `Exception`, or the end of the task. asyncio tells no difference
-    between a task that is cancelled and one that awaits something cancelled; taken for the former,
-    the latter would end a connection's worker for good without a word.
-
-    Raises:
-        Stray: in place of such a cancellation.
-    """
-    token = current.set(Scope(node, connection, message))
-    try:
-        yield
-    except anyio.get_cancelled_exc_class() as error:
-        if node.runtime.is_cancelled():
-            raise
-        raise Stray("it awaited something that was cancelled") from error
-    finally:
-        current.reset(token)

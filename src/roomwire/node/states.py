@@ -17,7 +17,7 @@ from roomwire.core.envelope import dump
 from roomwire.core.notices import RoomState
 from roomwire.core.positions import Position
 from roomwire.node import journal
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
     from roomwire.node.node import Node
@@ -73,7 +73,7 @@ class States:
             return b"null"
         hook, path = found
         try:
-            with acting(node), anyio.fail_after(node.limits.snapshot_timeout):
+            with Scope(node), anyio.fail_after(node.limits.snapshot_timeout):
                 state = dump(await hook.function(**hook.bind(None, path)))
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(None, hook.name, error)

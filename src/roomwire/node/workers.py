@@ -21,7 +21,7 @@ from roomwire.core.idempotency import NOT_REMEMBERED, fingerprint, message_key, 
 from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsReply
 from roomwire.core.routing import Handler
 from roomwire.node import journal
-from roomwire.node.scope import acting
+from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -49,10 +49,10 @@ class Workers:
         self.running: dict[str, anyio.Event | None] = {}
         """Idempotent messages being handled on this node, with an event where somebody waits for the end."""
 
-    def start(self, connection: Connection) -> None:
+    def start(self, connection: Connection, command: Command) -> None:
         """A command came for a connection that has no worker."""
         self._scheduled += 1
-        self._node.runtime.spawn(self._work, connection)
+        self._node.runtime.spawn(self._work, connection, command)
 
     async def finished(self) -> None:
         """Wait until no handler runs."""
@@ -61,14 +61,17 @@ class Workers:
             await self._idle.wait()
         self._idle = None
 
-    async def _work(self, connection: Connection) -> None:
+    async def _work(self, connection: Connection, first: Command) -> None:
         self._scheduled -= 1
         self._working += 1
         try:
-            command = connection._next_command()
+            command = connection._next_command() if connection._is_over else first
             while command is not None:
                 try:
-                    await self._carry_out(connection, command)
+                    if isinstance(command, Call):
+                        await self._call(connection, command)
+                    else:
+                        await self._carry_out(connection, command)
                 except Exception as error:  # noqa: BLE001  the boundary of a connection
                     connection._fail(error)
                 command = connection._next_command()
@@ -80,9 +83,7 @@ class Workers:
                 self._idle.set()
 
     async def _carry_out(self, connection: Connection, command: Command) -> None:
-        if isinstance(command, Call):
-            await self._call(connection, command)
-            return
+        """The protocol's own commands."""
         try:
             reply: Notice | None = await self._control(connection, command)
         except Unavailable:
@@ -93,7 +94,7 @@ class Workers:
             connection._tell(reply)
 
     async def _control(self, connection: Connection, command: Command) -> Notice | None:
-        """The protocol's own commands. None where the reply was sent already."""
+        """What to answer. None where the reply was sent already."""
         node = self._node
         match command:
             case Join():
@@ -138,9 +139,10 @@ class Workers:
         assert call.ref is not None
         backplane = self._node.backplane
         print_ = fingerprint(call)
-        deadline = self._node.runtime.now() + WAIT
         reservation = await backplane.reserve(key, print_, LEASE)
+        deadline = 0.0
         while reservation.state != "new":
+            deadline = deadline or self._node.runtime.now() + WAIT
             if reservation.fingerprint != print_:
                 return Failed(call.ref, "conflict", "this id was used for another message")
             if reservation.state == "done":
@@ -201,7 +203,7 @@ class Workers:
         started = node.runtime.now()
         try:
             arguments = handler.arguments(connection, path, call.data)
-            with acting(node, connection, message):
+            with Scope(node, connection, message):
                 value = await handler.function(**arguments)
             return None if call.ref is None else self._reply(call.ref, handler, value)
         except EventError as error:

@@ -61,6 +61,11 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+# For what is asked at every read and write; see `roomwire.core.frames`.
+_OPEN = Phase.OPEN
+_CLOSING = Phase.CLOSING
+
+
 class Carrier(Outlet):
     """One socket. Subclasses are the shells.
 
@@ -139,16 +144,20 @@ class Carrier(Outlet):
             self._transport.failed(self, error)
 
     def _receive_frames(self, data: bytes) -> None:
-        ws, receiver = self._ws, self._receiver
-        if self.phase not in (Phase.OPEN, Phase.CLOSING) or ws is None or receiver is None:
+        ws, receiver, phase = self._ws, self._receiver, self.phase
+        if not (phase is _OPEN or phase is _CLOSING) or ws is None or receiver is None:
+            return
+        messages = ws.receive_messages(data)
+        if messages is not None:
+            receiver.received(messages, len(messages), len(data))
             return
         before = ws.frames_received
         received = ws.receive(data)
         closed = received[-1] if received and type(received[-1]) is Closed else None
         if closed is None and (pongs := ws.data_to_send()):
             self._put(pongs, counted=True)
-        answered = self.phase is Phase.CLOSING
-        messages: list[str | bytes] = [item for item in received if type(item) is str or type(item) is bytes]
+        answered = phase is _CLOSING
+        messages = [item for item in received if type(item) is str or type(item) is bytes]
         try:
             receiver.received(messages, ws.frames_received - before, len(data))
         finally:
@@ -269,7 +278,7 @@ class Carrier(Outlet):
 
     def write(self, block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.Link`."""
-        if self.phase is Phase.OPEN:
+        if self.phase is _OPEN:
             self._put(block, messages, counted=counted)
 
     def ping(self) -> None:
