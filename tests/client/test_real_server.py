@@ -222,6 +222,36 @@ async def test_a_state_on_request() -> None:
             assert (other.room, other.reason) == ("chat:b", "requested")
 
 
+async def test_a_state_in_the_room_already() -> None:
+    async with serve() as server, server.client() as ann, server.client("bob") as bob:
+        await until(bob, MembersState)
+        server.log.handled.append(("ann", "kept"))
+        await ann.join("chat:general", state=True)
+        reset = await next_reset(ann)
+        assert (reset.room, reset.reason, reset.state) == ("chat:general", "requested", ["kept"])
+        await server.publish("chat:general", "later")
+        assert [type(item) for item in await until_told(bob, "later")] == [Event], "to others it never left"
+
+
+async def test_a_state_that_a_resume_by_message_cannot_bring() -> None:
+    rooms = [f"chat:{number:03}{'r' * 100}" for number in range(60)]
+    async with serve() as server, server.client() as ann:
+        for room in rooms:
+            await ann.join(room)
+        release = anyio.Event()
+
+        async def slow(channel: str) -> str:
+            await release.wait()
+            return channel
+
+        server.log.snapshot = slow
+        await ann.join("chat:general", state=True)
+        await server.break_link(ann)
+        release.set()
+        reset = await next_reset(ann)
+        assert (reset.room, reset.reason, reset.state) == ("chat:general", "requested", "general")
+
+
 async def test_a_message_takes_effect_once() -> None:
     """The link breaks while the handler works; the copy gets the first one's reply."""
     async with serve() as server, server.client() as ann, anyio.create_task_group() as group:

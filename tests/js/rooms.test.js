@@ -50,23 +50,60 @@ test("callers of one join share it; a wish for the state is added to it", async 
   await Promise.all(both);
   assert.deepEqual(world.socket.sent.map(({ event, data }) => [event, data]), [
     ["room.join", {}],
-    ["room.leave", undefined],
     ["room.join", { state: true }],
   ]);
 });
 
-test("join({ state: true }) in a room enters it anew, for only then the state comes", async () => {
+test("join({ state: true }) in a room stays in it, and the state comes besides", async () => {
+  const world = new World();
+  const client = await world.open(inRoom);
+  const room = client.room("r");
+  world.socket.say({ event: "presence.state", room: "r", data: { members: [{ user: "bob", info: 1 }] } });
+  const joined = room.join({ state: true });
+  assert.deepEqual(world.socket.sent.map(({ event, data }) => [event, data]), [["room.join", { state: true }]]);
+  const { id } = world.socket.one("room.join");
+  world.socket.event("r", "e:6");
+  assert.equal(client.heard("message.new").length, 1, "events go on");
+  world.socket.ack(id, { position: "e:6", recovered: null });
+  assert.deepEqual(await joined, { position: "e:6", recovered: null });
+  assert.deepEqual([room.joined, room.members.get("bob")], [true, 1]);
+  world.socket.event("r", "e:7");
+  world.socket.say({ event: "room.state", room: "r", id: "e:6", data: { reason: "requested", state: ["x"] } });
+  world.socket.event("r", "e:7");
+  assert.equal(client.heard("message.new").length, 3, "what is beyond the state follows on it again");
+  assert.equal(room.position, "e:7");
+});
+
+test("a state that was asked for in a room and did not come is asked for with the next link", async () => {
   const world = new World();
   const client = await world.open(inRoom);
   const joined = client.room("r").join({ state: true });
-  assert.deepEqual(world.socket.sent.map(({ event }) => event), ["room.leave", "room.join"]);
-  const { id, data } = world.socket.one("room.join");
-  assert.deepEqual(data, { state: true });
-  world.socket.event("r", "e:6").ack(world.socket.one("room.leave").id);
-  assert.deepEqual(client.heard("message.new"), [], "it is in the state");
-  world.socket.ack(id, { position: "e:6", recovered: null });
-  assert.equal((await joined).position, "e:6");
+  world.socket.event("r", "e:6");
+  await world.reconnect();
+  assert.deepEqual([world.socket.query.state, world.socket.query.last_event_id], ["1", undefined]);
+  world.socket.welcome(inRoom);
+  assert.deepEqual(await joined, { position: "e:5", recovered: null, reason: undefined });
+});
+
+test("a state that is refused in a room leaves everything as it was", async () => {
+  const world = new World();
+  const client = await world.open(inRoom);
+  const joined = client.room("r").join({ state: true });
+  world.socket.error(world.socket.one("room.join").id, "app.busy");
+  await assert.rejects(joined, { code: "app.busy" });
   assert.equal(client.room("r").joined, true);
+});
+
+test("to who was taken out meanwhile, what asked for the state is a join", async () => {
+  const world = new World();
+  const client = await world.open(inRoom);
+  const joined = client.room("r").join({ state: true });
+  const { id } = world.socket.one("room.join");
+  world.socket.say({ event: "room.removed", room: "r", data: { reason: "bye" } });
+  assert.equal(client.room("r").joined, false);
+  world.socket.ack(id, { position: "e:9", recovered: null });
+  await joined;
+  assert.deepEqual([client.room("r").joined, client.room("r").position], [true, "e:9"]);
 });
 
 for (const code of ["forbidden", "too_many_rooms", "conflict"]) {
@@ -128,7 +165,7 @@ test("a wish for the state that was too late for the handshake is sent after the
   client.room("r").join({ state: true });
   assert.equal(world.socket.query.state, undefined);
   world.socket.welcome(inRoom);
-  assert.deepEqual(world.socket.sent.map(({ event }) => event), ["room.leave", "room.join"]);
+  assert.equal(world.socket.sent.length, 1);
   assert.deepEqual(world.socket.one("room.join").data, { state: true });
 });
 
@@ -516,7 +553,7 @@ test("a cursor too long for the request line is sent by session.resume", async (
   assert.equal(await waiting, 2);
 });
 
-test("with such a cursor no state can be asked for, so who needs one enters anew", async () => {
+test("with such a cursor no state comes, so who needs one asks for it", async () => {
   const world = new World();
   const names = Array.from({ length: 100 }, (_, n) => `${"x".repeat(100)}${n}`);
   const rooms = allOf(names, entered("e:1"));
@@ -526,7 +563,7 @@ test("with such a cursor no state can be asked for, so who needs one enters anew
   assert.equal(world.socket.query.state, undefined);
   world.socket.welcome();
   world.socket.ack(world.socket.one("session.resume").id, { rooms: { auto: { position: "e:1", recovered: null } } });
-  assert.equal(world.socket.one("room.leave").room, "auto");
+  assert.deepEqual(world.socket.got("room.leave"), []);
   assert.deepEqual(world.socket.got("room.join").find(({ room }) => room === "auto").data, { state: true });
 });
 

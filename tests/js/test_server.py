@@ -149,7 +149,9 @@ async def test_the_first_load_brings_the_state(ann: NodeClient, server: LiveServ
 
 async def test_a_state_in_a_room_already_joined(ann: NodeClient, server: LiveServer) -> None:
     say = speaker(server)
+    witness = server.connect("eve")
     await come_in(ann, server)
+    witness.receive_until("presence.join", room=ROOM)
     say("before")
     await ann.wait_event("message.new", content="before")
     await ann.call("join", room=ROOM, state=True)
@@ -157,6 +159,8 @@ async def test_a_state_in_a_room_already_joined(ann: NodeClient, server: LiveSer
     assert state["data"]["state"] == ["before"]
     say("after")
     assert (await ann.wait_event("message.new"))["data"]["content"] == "after"
+    seen = [message["event"] for message in witness.events_before("session.rooms")]
+    assert seen == ["message.new", "message.new"], "to the others it never left"
 
 
 async def test_a_cursor_of_many_rooms_is_resumed_later(ann: NodeClient, server: LiveServer) -> None:

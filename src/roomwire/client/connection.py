@@ -218,11 +218,12 @@ class Client:
     async def join(self, room: str, *, state: bool = False) -> Room:
         """Be in a room from now on, over all breaks; wait until the server has joined it.
 
-        In the room already it returns at once, and no state comes.
+        In the room already it stays in it; without `state` it returns at once.
 
         Args:
             room: its name.
-            state: whether its state is to come, as a `StateReset` before its first event.
+            state: whether its state is to come, as a `StateReset`: before its first event, or in the room already
+                as soon as it is made. Events beyond the state follow on it, again where they came before it.
 
         Raises:
             RequestFailed: not allowed (``forbidden``), for example.

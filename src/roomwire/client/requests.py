@@ -109,11 +109,13 @@ class Requests:
                 room.stay()
         if room is None:
             room = self._rooms.add(name, wants_state=state)
-        if room.here:
+        if room.here and not state:
             ticket.succeed()
             return room
         room.joins.append(ticket)
-        if self.is_ready and not room.asked:
+        if room.here:
+            self.ask_for_state(room)
+        elif self.is_ready and not room.asked:
             self._ask_to_join(room)
         return room
 
@@ -165,6 +167,30 @@ class Requests:
                 self._not_joined(room, error)
 
         self.ask("room.join", joined, refused, room=room.name, data=fields or None)
+
+    def ask_for_state(self, room: Membership) -> None:
+        """Of a room that it is in and stays in. Until the state is there, nothing of the room counts as proven."""
+        wanted_before, room.wants_state = room.wants_state, True
+
+        def joined(_: object) -> None:
+            current = self._rooms.get(room.name)
+            if current is room:
+                room.answered()
+            elif current is None:  # taken out before the server read this, and so put in again
+                self._emit(control("room.leave", room=room.name))
+
+        def refused(error: RequestFailed) -> None:
+            if self._rooms.get(room.name) is not room:
+                return
+            if not room.joins:
+                self._hand(room.give_state_up())
+            elif not wanted_before:
+                room.stand_without_state()
+            for ticket in room.joins:
+                ticket.fail(error)
+            room.joins.clear()
+
+        self.ask("room.join", joined, refused, room=room.name, data={"state": True})
 
     def _ask_to_leave(self, room: Membership) -> None:
         room.leaving = True

@@ -91,9 +91,7 @@ class Membership:
             What the application is to know.
         """
         self.here, self.asked = True, False
-        for ticket in self.joins:
-            ticket.succeed()
-        self.joins.clear()
+        self.answered()
         if status.recovered is True:
             yield Recovered(self.name, status.position)
             return
@@ -106,6 +104,23 @@ class Membership:
             self._stand_at(status.position)
         if lost:
             yield StateReset(self.name, "unproven", None, status.position)
+
+    def answered(self) -> None:
+        """Who waits to be in it is."""
+        for ticket in self.joins:
+            ticket.succeed()
+        self.joins.clear()
+
+    def stand_without_state(self) -> None:
+        """The state that was asked for will not come, and nothing is missing without it."""
+        self.wants_state = False
+        if self.position is not None:
+            self._stand_at(self.position)
+
+    def give_state_up(self) -> StateReset:
+        """The state that was to close a gap will not come: the application is told of the gap instead."""
+        self.stand_without_state()
+        return StateReset(self.name, "unproven", None, self.position)
 
     def reset(self, position: Position) -> None:
         """Its full state came, and stands for `position`."""

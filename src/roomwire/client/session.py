@@ -196,15 +196,16 @@ class Session:
         if self._retry.without_cursor:
             self.rooms.want_all_states()
         self._state_asked = self._wants_state or any(room.wants_state for room in self.rooms)
-        query = f"client={self._client}" + ("&state=1" if self._state_asked else "")
-        target += ("&" if "?" in target else "?") + query
+        target += f"{'&' if '?' in target else '?'}client={self._client}"
+        with_state = target + ("&state=1" if self._state_asked else "")
         cursor = self.rooms.cursor()
         self._cursor_sent, self._later = bool(cursor), False
         self.requests.resuming = True
         if not cursor:
-            return target
-        whole = f"{target}&last_event_id={quote(format_cursor(cursor), safe='')}"
+            return with_state
+        whole = f"{with_state}&last_event_id={quote(format_cursor(cursor), safe='')}"
         self._later = len(f"GET {whole} HTTP/1.1\r\n") > MAX_REQUEST_LINE
+        # A resume by message brings no state that was asked for: `_ready` asks room by room.
         return f"{target}&last_event_id=later" if self._later else whole
 
     def refused(self, now: float, refusal: HandshakeRejected) -> None:
@@ -355,12 +356,16 @@ class Session:
         self.phase = Phase.READY
         self._retry.succeeded()
         self._items.append(connected)
-        state_follows = self._state_asked and not self._later
-        for room, status in statuses.items():
-            state = state_follows and status.recovered is None
-            self._items += self.rooms.enter(room, status, state_follows=state)
+        wanting = {room.name for room in self.rooms if room.wants_state}
+        for name, status in statuses.items():
+            state = self._state_asked and status.recovered is None and (not self._later or name in wanting)
+            self._items += self.rooms.enter(name, status, state_follows=state)
         self._wants_state = False
         self.requests.ready()
+        if self._later:
+            for room in self.rooms:
+                if room.here and room.wants_state and not room.leaving:
+                    self.requests.ask_for_state(room)
         self._outgoing += self._outbox.release(self._heard_at)
 
     def _resume_refused(self, now: float, error: RequestFailed) -> None:

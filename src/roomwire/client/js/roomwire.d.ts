@@ -167,7 +167,8 @@ export interface Room<Events extends Shape<Events> = EventMap> {
   /** Handlers run in the order of events; add them before `join()`. Returns a function that ends it. */
   on<Name extends EventName<Events>>(event: Name, handler: Handler<DataOf<Events, Name>>): () => void;
   /**
-   * Enter the room, now or as soon as there is a link; a passing failure is tried again.
+   * Enter the room, now or as soon as there is a link; a passing failure is tried again. With `state` a "room.state"
+   * comes as well, to who is in the room already too.
    *
    * @throws RoomwireError `forbidden`, `too_many_rooms`, `left`, `closed`
    */

@@ -241,6 +241,7 @@ class Membership {
   // A state was asked for or promised and is not here yet. Until it is, a position would lie: a resume from it could
   // be "proven" although the application never saw what came before. So such a room resumes by a new state.
   needsState = false;
+  refreshing = false; // in the room, and its state was asked for over the link that is open now
   replay = null;
   operation = 0; // the number of the latest join or leave: replies to earlier ones are void
   joinAttempts = 0;
@@ -255,7 +256,7 @@ class Membership {
   reset(wanted) {
     this.status = "out";
     this.wanted = wanted;
-    this.wasIn = this.needsState = false;
+    this.wasIn = this.needsState = this.refreshing = false;
     this.position = this.replay = null;
     this.operation += 1;
     this.joinAttempts = 0;
@@ -642,6 +643,7 @@ export class Client {
     for (const membership of this.#memberships.values()) {
       membership.wasIn ||= membership.status === "in";
       membership.status = "out";
+      membership.refreshing = false;
       membership.replay = null;
       membership.operation += 1;
     }
@@ -831,7 +833,9 @@ export class Client {
 
   #onRemoved(message) {
     const membership = this.#membership(message.room);
-    // While we are joining, the removal is of an earlier membership.
+    // While we are joining, the removal is of an earlier membership; to who is not in it any more, what asked for its
+    // state is a join.
+    if (membership.refreshing) membership.status = "joining";
     if (membership.status !== "joining") membership.reset(membership.wanted === false ? false : null);
     this.#deliver(message);
   }
@@ -882,14 +886,19 @@ export class Client {
   #askToJoin(membership) {
     const data = {};
     const operation = ++membership.operation;
+    const current = () => operation === membership.operation;
     if (membership.needsState) data.state = true;
     else if (membership.position !== null) data.since = membership.position.text;
-    // Who is in a room gets no state for the asking, but who enters it does.
-    if (membership.status === "in") this.#request("room.leave", membership.name, undefined, silent);
-    membership.status = "joining";
-    const current = () => operation === membership.operation;
+    // Who is in the room stays in it, hears what goes on, and gets the state besides.
+    if (membership.status === "in") membership.refreshing = true;
+    else membership.status = "joining";
     this.#request("room.join", membership.name, data, {
-      done: (status) => current() && this.#onAdmission(membership, status, data.state === true),
+      done: (status) => {
+        if (!current()) return;
+        membership.refreshing = false;
+        if (membership.status !== "in") this.#onAdmission(membership, status, data.state === true);
+        else settle(membership, "resolve", { position: status.position ?? null, recovered: null });
+      },
       failed: (error) => current() && this.#onJoinFailure(membership, error),
     });
   }
@@ -903,11 +912,16 @@ export class Client {
   }
 
   #onJoinFailure(membership, error) {
+    membership.refreshing = false;
     if (PASSING_ERRORS.has(error.code)) {
       const ceiling = Math.min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** membership.joinAttempts);
       membership.joinAttempts += 1;
       const delay = this.#runtime.random() * ceiling;
       this.#timers.arm(`join ${membership.name}`, delay, () => this.#askToJoin(membership));
+      return;
+    }
+    if (membership.status === "in") {
+      settle(membership, "reject", error);
       return;
     }
     for (const [event, name, data] of this.#expel(membership, error)) this.#announce(event, data, name);
