@@ -46,9 +46,11 @@ class AsyncioRuntime:
         except Exception as error:  # noqa: BLE001  the boundary of the node's callbacks
             self._fault(error, getattr(callback, "__qualname__", repr(callback)))
 
-    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Callable[[], object]:
         """See `roomwire.transports.contract.Runtime`."""
-        self._tasks.add(self._loop.create_task(self._run(function, arguments)))
+        task = self._loop.create_task(self._run(function, arguments))
+        self._tasks.add(task)
+        return task.cancel
 
     async def _run(self, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
         # A done callback would cost a turn of the loop, and a third of what a message does.
@@ -106,13 +108,18 @@ class PortableRuntime:
         """Whether a cancellation that the current task sees is meant for it: trio has no other."""
         return True
 
-    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Callable[[], object]:
         """See `roomwire.transports.contract.Runtime`."""
-        self._tasks.start_soon(self._run, function, arguments)
+        scope = anyio.CancelScope()
+        self._tasks.start_soon(self._run, scope, function, arguments)
+        return scope.cancel
 
-    async def _run(self, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+    async def _run(
+        self, scope: anyio.CancelScope, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]
+    ) -> None:
         try:
-            await function(*arguments)
+            with scope:
+                await function(*arguments)
         except Exception as error:  # noqa: BLE001  the boundary of tasks without one of their own
             self._fault(error, getattr(function, "__qualname__", repr(function)))
 

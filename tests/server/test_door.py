@@ -33,7 +33,7 @@ class Turns:
     def now(self) -> float:
         return 0.0
 
-    def spawn(self, function: object, *arguments: object) -> None:
+    def spawn(self, function: object, *arguments: object) -> Callable[[], object]:
         raise AssertionError("the door needs no task")
 
     def turn(self) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jwt
-from jwt.algorithms import HMACAlgorithm
+from jwt.algorithms import Algorithm, HMACAlgorithm
 
 from roomwire.auth._claims import ClaimRules, identify, is_user, parse_object
 from roomwire.auth._options import JwtOptions
@@ -33,7 +33,7 @@ from roomwire.core.request import RequestHead
 __all__ = ["Inspection", "JwtAuthenticator", "JwtOptions", "Options", "inspect", "issue"]
 
 # RFC 7515 section 3.1 and RFC 7519 section 3.1: three parts, none of them empty, no padding.
-_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 # RFC 7519 section 5.1 and RFC 9068 section 2.1. A token made for another purpose, such as a logout
 # token, must not pass for one of these (RFC 8725 section 3.12).
@@ -42,23 +42,25 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 Options = JwtOptions
 
 
-class _PreparedHmac(HMACAlgorithm):
-    """HMAC with a secret that `JwtOptions` has checked.
-
-    PyJWT looks anew at each verification whether the secret is a key or a certificate: 8 of about
-    50 microseconds.
-    """
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        return key.encode() if isinstance(key, str) else key
-
-
 _HMAC_HASHES = {"HS256": HMACAlgorithm.SHA256, "HS384": HMACAlgorithm.SHA384, "HS512": HMACAlgorithm.SHA512}
+
+
+_HEADERS_KEPT = 64
+"""Headers of tokens that are remembered. An issuer writes the same one, letter by letter, for years."""
 
 
 class _Header(NamedTuple):
     algorithm: str
     kid: str | None
+
+
+class _Compact(NamedTuple):
+    """The parts of a token, still base64url, and what its signature is of (RFC 7515 section 3.1)."""
+
+    header: bytes
+    payload: bytes
+    signature: bytes
+    signed: bytes
 
 
 class JwtAuthenticator:
@@ -73,7 +75,7 @@ class JwtAuthenticator:
         ConfigError: the public key does not fit the algorithms, or ``cryptography`` is missing.
     """
 
-    __slots__ = ("_algorithms", "_clock", "_key_set", "_keys", "_rules", "_signatures", "_sources")
+    __slots__ = ("_algorithms", "_clock", "_headers", "_key_set", "_keys", "_rules", "_sources")
 
     Options = JwtOptions
 
@@ -86,7 +88,8 @@ class JwtAuthenticator:
     ) -> None:
         self._clock = clock
         self._sources = frozenset(options.sources)
-        self._algorithms = frozenset[str](options.algorithms)
+        self._algorithms = _verifiers(options)
+        self._headers: dict[bytes, _Header] = {}
         self._rules = ClaimRules(
             issuers=frozenset(options.issuer),
             audiences=frozenset(options.audience),
@@ -96,7 +99,6 @@ class JwtAuthenticator:
         )
         self._keys = _fixed_keys(options)
         self._key_set = _key_set(options, monotonic)
-        self._signatures = _signatures(options)
 
     async def start(self) -> None:
         """Fetch the keys, where they come from a URL.
@@ -127,21 +129,16 @@ class JwtAuthenticator:
         raise _unavailable() if cause is Cause.NO_KEYS else unauthorized(cause)
 
     async def _identify(self, head: RequestHead) -> Identity:
-        token = find_token(head, self._sources).encode()
-        header = self._read_header(token)
+        token = _split(find_token(head, self._sources).encode())
+        header = self._headers.get(token.header) or self._read_header(token)
         key = self._keys.get(header.algorithm)
         if key is None and self._key_set is not None:
             key = await self._key_set.find(header.kid, header.algorithm)
         return self._verify(token, header, key)
 
-    def _read_header(self, token: bytes) -> _Header:
-        """What the header selects. Nothing but ``alg``, ``kid``, ``typ`` and ``crit`` is looked at."""
-        if len(token) > MAX_TOKEN_SIZE:
-            raise TokenError(Cause.TOO_LARGE)
-        match = _COMPACT.fullmatch(token)
-        if match is None:
-            raise TokenError(Cause.MALFORMED)
-        header = parse_object(_decoded(match[1]))
+    def _read_header(self, token: _Compact) -> _Header:
+        """What the header selects. Nothing but ``alg``, ``kid``, ``typ``, ``crit`` and ``b64`` is looked at."""
+        header = parse_object(_decoded(token.header))
         # RFC 7515 section 4.1.11: what is critical must be understood, and we know no extension.
         if "crit" in header:
             raise TokenError(Cause.CRITICAL_HEADER)
@@ -150,19 +147,27 @@ class JwtAuthenticator:
             raise TokenError(Cause.WRONG_TYPE)
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise TokenError(Cause.ALGORITHM)
-        if kid is not None and not isinstance(kid, str):
+        # RFC 7797 section 3: a payload that is not encoded has to be critical as well, so that we never see one.
+        if (kid is not None and not isinstance(kid, str)) or header.get("b64", True) is not True:
             raise TokenError(Cause.MALFORMED)
-        return _Header(algorithm, kid)
+        selected = _Header(algorithm, kid)
+        # Headers are the clients' to choose until a signature is verified: what is remembered has a bound.
+        if len(self._headers) >= _HEADERS_KEPT:
+            self._headers.clear()
+        self._headers[token.header] = selected
+        return selected
 
-    def _verify(self, token: bytes, header: _Header, key: Any) -> Identity:
+    def _verify(self, token: _Compact, header: _Header, key: Any) -> Identity:
+        """Keys were prepared and found strong enough when they were loaded."""
         if key is None:
             raise TokenError(Cause.UNKNOWN_KEY)
+        payload, signature = _decoded(token.payload), _decoded(token.signature)
         try:
-            payload = self._signatures.decode_complete(token, key, algorithms=[header.algorithm])["payload"]
-        except jwt.InvalidSignatureError:
-            raise TokenError(Cause.BAD_SIGNATURE) from None
-        except jwt.PyJWTError:
-            raise TokenError(Cause.MALFORMED) from None
+            genuine = self._algorithms[header.algorithm].verify(token.signed, key, signature)
+        except (jwt.PyJWTError, ValueError, TypeError):
+            genuine = False
+        if not genuine:
+            raise TokenError(Cause.BAD_SIGNATURE)
         return identify(parse_object(payload), self._rules, self._clock())
 
 
@@ -192,21 +197,33 @@ def _key_set(options: JwtOptions, clock: Callable[[], float]) -> KeySet | None:
     )
 
 
-def _signatures(options: JwtOptions) -> jwt.PyJWS:
-    """A verifier that knows the configured algorithms and no other."""
-    signatures = jwt.PyJWS(algorithms=[])
-    for name in dict.fromkeys(options.algorithms):
-        shared = _HMAC_HASHES.get(name)
-        signatures.register_algorithm(name, _PreparedHmac(shared) if shared else key_algorithm(name))
-    return signatures
+def _verifiers(options: JwtOptions) -> dict[str, Algorithm]:
+    """PyJWT's implementations of the configured algorithms, and of no other."""
+    return {
+        name: HMACAlgorithm(_HMAC_HASHES[name]) if name in _HMAC_HASHES else key_algorithm(name)
+        for name in options.algorithms
+    }
+
+
+def _split(token: bytes) -> _Compact:
+    if len(token) > MAX_TOKEN_SIZE:
+        raise TokenError(Cause.TOO_LARGE)
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        raise TokenError(Cause.MALFORMED)
+    header, payload, signature = match.groups()
+    return _Compact(header, payload, signature, token[: match.end(2)])
 
 
 def _decoded(part: bytes) -> bytes:
+    """The bytes behind base64url without padding (RFC 7515 section 2), of which one value has one spelling."""
     try:
-        return base64.urlsafe_b64decode(part + b"==")
+        value = base64.urlsafe_b64decode(part + b"==")
     except binascii.Error:
-        # Not JSON, hence refused by whoever parses it.
-        return b""
+        value = b""
+    if base64.urlsafe_b64encode(value).rstrip(b"=") != part:
+        raise TokenError(Cause.MALFORMED)
+    return value
 
 
 def _unavailable() -> HandshakeRefused:
@@ -279,11 +296,12 @@ def inspect(options: JwtOptions, token: str, *, clock: Callable[[], float] = tim
     encoded = token.encode("utf-8", "replace")
     header, claims = _peek(encoded)
     try:
-        selected = authenticator._read_header(encoded)
+        compact = _split(encoded)
+        selected = authenticator._read_header(compact)
         key = authenticator._keys.get(selected.algorithm)
         if authenticator._key_set is not None:
             key = authenticator._key_set.lookup(selected.kid, selected.algorithm)
-        return Inspection(header, claims, authenticator._verify(encoded, selected, key))
+        return Inspection(header, claims, authenticator._verify(compact, selected, key))
     except TokenError as rejected:
         return Inspection(header, claims, cause=rejected.cause.value)
 

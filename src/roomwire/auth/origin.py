@@ -12,7 +12,7 @@ and what a request says is compared with it byte for byte: every other spelling 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from roomwire.core.errors import ConfigError, HandshakeRefused, Refusal
 from roomwire.core.request import RequestHead
@@ -70,7 +70,7 @@ class OriginPolicy:
             raise _forbidden(f"the Origin {origin} is not allowed")
 
 
-def _is_own(origin: re.Match[str], hosts: list[bytes]) -> bool:
+def _is_own(origin: re.Match[str], hosts: Sequence[bytes]) -> bool:
     """Whether the origin's host and port are those the request was sent to (RFC 9110 section 7.2).
 
     The scheme cannot be compared: TLS often ends at a proxy.

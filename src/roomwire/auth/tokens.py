@@ -15,7 +15,7 @@ A token, or a part of one, never enters an exception, a `Refusal`, a repr or a l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -111,7 +111,7 @@ def _find(head: RequestHead, sources: Collection[Source]) -> str:
     raise TokenError(Cause.NO_TOKEN)
 
 
-def _only(found: list[str]) -> str:
+def _only(found: Sequence[str]) -> str:
     if len(found) > 1:
         raise TokenError(Cause.SEVERAL_TOKENS)
     token = found[0]
@@ -139,11 +139,11 @@ def _from_subprotocol(head: RequestHead) -> list[str]:
     return [item.removeprefix(b"bearer.").decode("latin-1") for item in items if item.startswith(b"bearer.")]
 
 
-def _from_query(head: RequestHead) -> list[str]:
+def _from_query(head: RequestHead) -> Sequence[str]:
     return head.query_values("token")
 
 
-_READERS: tuple[tuple[Source, Callable[[RequestHead], list[str]]], ...] = (
+_READERS: tuple[tuple[Source, Callable[[RequestHead], Sequence[str]]], ...] = (
     ("header", _from_header),
     ("subprotocol", _from_subprotocol),
     ("query", _from_query),

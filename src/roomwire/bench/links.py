@@ -1,7 +1,7 @@
 """The generator's own WebSocket client, as two protocols of asyncio: one until a connection is ready, and one after.
 
-The second is the hot path: for each read it walks over the frames, looks for the marker, and tells the tally. No
-task, no queue and no object for a message.
+The second is the hot path: for each read it walks over the frames, looks for the marker, and tells the tally. There
+is no task, no queue and no object for a message.
 """
 
 from __future__ import annotations
@@ -32,22 +32,31 @@ class Tally:
         marker: what a delivery holds right before its stamp.
 
     Attributes:
-        latencies: nanoseconds of each delivery; set a new list to begin anew.
+        arrivals: of each read that had deliveries, the time and the stamps in it, nanoseconds; set a new list to
+            begin anew.
+        block: the latest read that was whole frames and deliveries alone; a fan-out brings the same bytes to all.
+        stamps: those in `block`.
         delivered: called with the connection and the number of deliveries of one read.
         stray: the latest message that was no delivery, cut.
         lost: why the first connection ended that we did not end; empty while none has.
         closing: whether we end them.
     """
 
-    __slots__ = ("closing", "delivered", "latencies", "lost", "marker", "stray")
+    __slots__ = ("arrivals", "block", "closing", "delivered", "lost", "marker", "stamps", "stray")
 
     def __init__(self, marker: bytes) -> None:
         self.marker = marker
-        self.latencies: list[int] = []
+        self.arrivals: list[tuple[int, list[int]]] = []
+        self.block = b""
+        self.stamps: list[int] = []
         self.delivered: Callable[[Member, int], None] = lambda member, hits: None
         self.stray = b""
         self.lost = ""
         self.closing = False
+
+    def latencies(self) -> list[int]:
+        """Of all arrivals, ascending, nanoseconds."""
+        return sorted(now - stamp for now, stamps in self.arrivals for stamp in stamps)
 
 
 def _frame_at(data: bytes, start: int) -> tuple[int, int] | None:
@@ -87,27 +96,38 @@ class Member(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the deliveries in it."""
+        tally = self._tally
         if self._rest:
             data = self._rest + data
+            self._rest = b""
+        # The bytes that another member has just got need no second look: a generator that is slower than the server
+        # measures itself.
+        stamps = tally.stamps if data == tally.block else self._read(data)
+        if stamps:
+            tally.arrivals.append((monotonic_ns(), stamps))
+            tally.delivered(self, len(stamps))
+
+    def _read(self, data: bytes) -> list[int]:
+        """The stamps of the deliveries in it."""
         tally = self._tally
         marker = tally.marker
-        latencies = tally.latencies
-        now = monotonic_ns()
-        start = hits = 0
+        stamps: list[int] = []
+        start = frames = 0
         while (frame := _frame_at(data, start)) is not None:
             payload, stop = frame
+            frames += 1
             if data[start] & 0x0F > Opcode.BINARY:
                 self._control(data[start] & 0x0F, data[payload:stop])
             elif (found := data.find(marker, payload, stop)) >= 0:
                 found += len(marker)
-                hits += 1
-                latencies.append(now - int(data[found : found + STAMP_DIGITS], 16))
+                stamps.append(int(data[found : found + STAMP_DIGITS], 16))
             else:
                 tally.stray = data[payload : min(stop, payload + _SHOWN)]
             start = stop
         self._rest = data[start:]
-        if hits:
-            tally.delivered(self, hits)
+        if frames == len(stamps) and not self._rest:
+            tally.block, tally.stamps = data, stamps
+        return stamps
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:

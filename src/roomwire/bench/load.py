@@ -223,7 +223,7 @@ class _Load:
             if counted:
                 pace.start()
                 await self._pass("warming up", workload.warmup, pace)
-            self._tally.latencies = []
+            self._tally.arrivals = []
             sent, deliveries = pace.sent, pace.deliveries
             cpu, own = server.cpu(), time.process_time()
             begin = time.monotonic()
@@ -237,7 +237,7 @@ class _Load:
             own = time.process_time() - own
         finally:
             pace.stop()
-        latencies = sorted(self._tally.latencies)
+        latencies = self._tally.latencies()
         return Traffic(
             messages=pace.sent - sent,
             deliveries=pace.deliveries - deliveries,

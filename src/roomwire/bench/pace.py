@@ -6,6 +6,7 @@ A pace is told of every delivery, and answers with the next message.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import monotonic_ns
@@ -71,7 +72,8 @@ class Window(Pace):
     def __init__(self, members: Sequence[Member], fan_out: int, limit: int | None, *, size: int) -> None:
         super().__init__(members, fan_out, limit)
         self._size = size
-        self._goal = 0
+        self._goal: float = 0
+        self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         """Fill the window."""
@@ -81,7 +83,9 @@ class Window(Pace):
         """Refill the window once a message is done."""
         self.deliveries += hits
         if self.deliveries >= self._goal:
-            self._refill()
+            # What one turn of the loop finds done is sent anew together, as by publishers who see it at one time.
+            self._goal = math.inf
+            self._loop.call_soon(self._refill)
 
     def _refill(self) -> None:
         if self._is_complete():

@@ -90,6 +90,8 @@ def check_upgrade(head: RequestHead) -> Upgrade:
 
 def _has_token(head: RequestHead, name: bytes, token: bytes) -> bool:
     values = head.header_values(name)
+    if len(values) == 1 and values[0].lower() == token:
+        return True
     if not all(value.isascii() for value in values):
         _refuse(f"the {name.decode().title()} header is not valid")
     return any(item.strip().lower() == token for value in values for item in value.split(b","))

@@ -118,7 +118,7 @@ class RequestParser:
         if not target.startswith("/"):
             _refuse("the request target must be a path")
         path, _, query = target.partition("?")
-        headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+        headers = tuple([(bytes(name), bytes(value)) for name, value in event.headers])
         head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure)
         _check_head(head, event.http_version)
         return head

@@ -28,15 +28,25 @@ class RequestHead:
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     peer: str = ""
     secure: bool = False
+    _fields: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
+    _parameters: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A handshake asks for a dozen headers and four parameters.
+        fields: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            fields.setdefault(name, []).append(value)
+        object.__setattr__(self, "_fields", fields)
+        object.__setattr__(self, "_parameters", _parse_query(self.query) if self.query else {})
 
     def header(self, name: bytes) -> bytes | None:
         """A header's value, or None; several field lines are joined by a comma (RFC 9110 section 5.3)."""
-        values = [value for key, value in self.headers if key == name]
+        values = self._fields.get(name)
         return b", ".join(values) if values else None
 
-    def header_values(self, name: bytes) -> list[bytes]:
+    def header_values(self, name: bytes) -> Sequence[bytes]:
         """Every field line of a header, in order."""
-        return [value for key, value in self.headers if key == name]
+        return self._fields.get(name, [])
 
     def header_items(self, name: bytes) -> list[str]:
         """The elements of a comma-separated list header, over all its field lines, as ASCII text.
@@ -46,9 +56,16 @@ class RequestHead:
         items = [item.strip() for value in self.header_values(name) for item in value.split(b",")]
         return [item.decode("ascii") for item in items if item and item.isascii()]
 
-    def query_values(self, name: str) -> list[str]:
+    def query_values(self, name: str) -> Sequence[str]:
         """The values of one query parameter, decoded once; bad UTF-8 is replaced, never an error."""
-        if name not in self.query and "%" not in self.query:  # where the name itself may be encoded
-            return []
-        pairs = (part.partition("=") for part in self.query.split("&"))
-        return [unquote_plus(value) for key, _, value in pairs if unquote_plus(key) == name]
+        return self._parameters.get(name, [])
+
+
+def _parse_query(query: str) -> dict[str, list[str]]:
+    parameters: dict[str, list[str]] = {}
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if "%" in part or "+" in part:
+            name, value = unquote_plus(name), unquote_plus(value)
+        parameters.setdefault(name, []).append(value)
+    return parameters

@@ -78,12 +78,9 @@ class Admissions:
         node.origin.check(head)
         self.pending += 1
         try:
-            with anyio.fail_after(node.limits.handshake_timeout):
-                return await self._admit(head, subprotocol)
+            return await self._admit(head, subprotocol)
         except Unavailable:
             raise HandshakeRefused(unavailable("the backplane cannot be reached")) from None
-        except TimeoutError:
-            raise HandshakeRefused(unavailable("the decision took too long")) from None
         except HandshakeRefused:
             raise
         except Exception as error:  # noqa: BLE001  the boundary of a connection

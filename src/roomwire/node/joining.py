@@ -107,7 +107,7 @@ class Joining:
                 joins.members.append(membership)
                 await entering.read(membership)
             # While one room was read, events went on in the others.
-            for _ in range(_PASSES):
+            for _ in range(_PASSES if len(joins.members) > 1 else 0):
                 for membership in joins.members:
                     await entering.read(membership)
         except BaseException:

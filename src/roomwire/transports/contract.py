@@ -89,8 +89,8 @@ class Runtime(Protocol):
         """Call it in the next turn of the loop, in the order asked for."""
         ...
 
-    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run it as a task of the node."""
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Callable[[], object]:
+        """Run it as a task of the node; returns what cancels it."""
         ...
 
 
@@ -233,6 +233,9 @@ class Host(Protocol):
 
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """Decide about an upgrade request that is correct in itself; `subprotocol` is the selected one.
+
+        The application decides in here. The transport cancels it ``limits.handshake_timeout`` seconds after
+        it accepted the connection, and answers 503.
 
         Raises:
             HandshakeRefused: with the response to send.

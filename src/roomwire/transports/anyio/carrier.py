@@ -395,7 +395,8 @@ class Carrier(Outlet):
         self._deadline = math.inf
         if self.phase is Phase.HEAD:
             self.refuse(None, TOO_LATE)
-        elif self.phase is Phase.DECIDING:
+        elif self.phase is Phase.DECIDING and self._opening is not None:
+            self._opening.give_up()
             self.refuse(None, TOO_LONG)
         else:
             self.abort()

@@ -7,6 +7,7 @@ the answer waits in the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -43,13 +44,14 @@ class Opening:
         host: the peer's address without the port, empty for a Unix socket.
     """
 
-    __slots__ = ("_carrier", "_host", "_parser", "_transport")
+    __slots__ = ("_cancel", "_carrier", "_host", "_parser", "_transport")
 
     def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
         self._transport = transport
         self._carrier = carrier
         self._host = host
         self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
+        self._cancel: Callable[[], object] | None = None
 
     def receive(self, data: bytes) -> None:
         """Bytes of the head came."""
@@ -88,7 +90,12 @@ class Opening:
             raise HandshakeRefused(refusal)
         deflate = negotiate_deflate(upgrade.extensions) if self._transport.options.compression else None
         self._carrier.wait_for_decision()
-        host.runtime.spawn(self._admit, head, upgrade.key, subprotocol, deflate, trailing)
+        self._cancel = host.runtime.spawn(self._admit, head, upgrade.key, subprotocol, deflate, trailing)
+
+    def give_up(self) -> None:
+        """The decision takes too long: whoever makes it is to stop."""
+        if self._cancel is not None:
+            self._cancel()
 
     async def _admit(
         self, head: RequestHead, key: bytes, subprotocol: str | None, deflate: Deflate | None, trailing: bytes
