@@ -166,8 +166,8 @@ class Results:
         return _number(found / floor) if floor else ""
 
     def _latency(self, server: str, case: str) -> str:
-        middle = self.median(case, server, lambda figures: figures.traffic and figures.traffic.p50 * 1e3)
-        high = self.median(case, server, lambda figures: figures.traffic and figures.traffic.p99 * 1e3)
+        middle = self.median(case, server, lambda figures: figures.traffic.p50 * 1e3 if figures.traffic else None)
+        high = self.median(case, server, lambda figures: figures.traffic.p99 * 1e3 if figures.traffic else None)
         return "" if middle is None else f"{_number(middle)} / {_number(high)}"
 
 

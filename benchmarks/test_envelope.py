@@ -27,3 +27,11 @@ def test_json_loads(benchmark: BenchmarkFixture) -> None:
 def test_roomwire_encode(benchmark: BenchmarkFixture) -> None:
     data = b'{"from":"ann","content":"hello"}'
     assert benchmark(encode, "message.new", room="chat:general", id="e:1", user="ann", data=data)
+
+
+@pytest.mark.benchmark(group="write an event")
+def test_json_dumps(benchmark: BenchmarkFixture) -> None:
+    """With data that is no JSON text yet, as others have it."""
+    data = {"from": "ann", "content": "hello"}
+    event = {"event": "message.new", "room": "chat:general", "id": "e:1", "user": "ann", "data": data}
+    assert benchmark(lambda: json.dumps(event).encode())
