@@ -28,9 +28,9 @@ from roomwire.node import journal
 if TYPE_CHECKING:
     from roomwire.node.joining import Joins
     from roomwire.node.node import Node
-    from roomwire.node.rooms import Membership
+    from roomwire.node.rooms import Kind, Membership
     from roomwire.protocols.contract import Message, WireProtocol
-    from roomwire.transports.contract import Framing, Link
+    from roomwire.transports.contract import Link
 
 __all__ = ["MAX_INFO", "Connection", "check_room_name"]
 
@@ -93,7 +93,7 @@ class Connection:
         self._session = session
         self._protocol = protocol
         self._codec = protocol.new_codec()
-        self._kind: tuple[WireProtocol, Framing] | None = None
+        self._kind: Kind | None = None
         self._link: Link | None = None
         self._memberships: dict[str, Membership] = {}
         self._inbox: deque[Command] | None = None
@@ -223,7 +223,7 @@ class Connection:
     def opened(self, link: Link) -> None:
         """See `roomwire.transports.contract.Receiver`."""
         self._link = link
-        self._kind = (self._protocol, link.framing)
+        self._kind = self._node.kind_of(self._protocol, link.framing)
         journal.connected(self)
         if self._closing is not None:  # since it was admitted
             link.close(self._closing)

@@ -122,7 +122,7 @@ class Entering:
         if membership.replay is not None:
             membership.replay.release()
             membership.replay = None
-        membership.live = True
+        membership.go_live()
         room.live[membership] = None
         self._node.presence.entered(membership)
         journal.joined(membership.connection, room.name, outcome.recovered, outcome.reason, len(outcome.replay))
@@ -204,7 +204,7 @@ class Entering:
         if membership.left:
             return
         membership.left = True
-        membership.live = False
+        membership.link = None
         room = membership.room
         del membership.connection._memberships[room.name]
         room.live.pop(membership, None)

@@ -49,6 +49,7 @@ from roomwire.transports.contract import Admission, HttpResponse, Transport
 if TYPE_CHECKING:
     from roomwire.app import App
     from roomwire.protocols.contract import WireProtocol
+    from roomwire.transports.contract import Framing
 
 __all__ = ["Node", "running"]
 
@@ -117,6 +118,7 @@ class Node:
         self.wheel = TimerWheel()
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
+        self._kinds: dict[Kind, Kind] = {}
         self._shared: dict[tuple[Kind, type[Notice]], Any] = {}
         self.hub = Hub(self)
         self.joining = Joining(self)
@@ -318,10 +320,10 @@ class Node:
         """Tell live members the same notices, encoded once for each kind; see `Link.write` for `counted`."""
         blocks: dict[Kind, Any] = {}
         for membership in memberships:
-            connection = membership.connection
-            kind, link = connection._kind, connection._link
-            if not membership.live or kind is None or link is None:
+            kind, link = membership.kind, membership.link
+            if kind is None or link is None:
                 continue
+            connection = membership.connection
             block = blocks.get(kind)
             if block is None:
                 try:
@@ -331,6 +333,11 @@ class Node:
                     continue
                 block = blocks[kind] = kind[1].block(messages)
             link.write(block, len(notices), counted=counted)
+
+    def kind_of(self, protocol: WireProtocol, framing: Framing) -> Kind:
+        """The kind of a connection, one object for all that are alike."""
+        kind = (protocol, framing)
+        return self._kinds.setdefault(kind, kind)
 
     def shared_block(self, kind: Kind | None, notice: Notice) -> Any:
         """The block of a notice that is the same for all connections of a kind, and at all times."""

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from roomwire.node.connection import Connection
     from roomwire.node.presence import Told
     from roomwire.protocols.contract import Message, WireProtocol
-    from roomwire.transports.contract import Framing
+    from roomwire.transports.contract import Framing, Link
 
 __all__ = ["Freeze", "Kind", "Membership", "Room", "messages_of"]
 
 logger = logging.getLogger("roomwire")
 
 Kind = tuple["WireProtocol", "Framing"]
-"""Connections of one kind can be written the same bytes."""
+"""Connections of one kind can be written the same bytes. One object for each: it is compared by identity."""
 
 
 class Membership:
@@ -46,23 +46,35 @@ class Membership:
     Attributes:
         room: the room.
         connection: the connection.
-        live: whether it gets the room's events as they come; False before, and for ever after it left.
+        link: its connection's way out while it is live, so that a fan-out touches as few objects as it can;
+            None before, and for ever after it left.
+        kind: what it can be written, while it is live.
         left: whether it is over.
         behind: its position moved on without an event, and it has not been told yet.
         listed: whether it was told the list of members.
         replay: what it waits for before it is live.
     """
 
-    __slots__ = ("behind", "connection", "left", "listed", "live", "replay", "room")
+    __slots__ = ("behind", "connection", "kind", "left", "link", "listed", "replay", "room")
 
     def __init__(self, room: Room, connection: Connection, replay: Replay) -> None:
         self.room = room
         self.connection = connection
         self.replay: Replay | None = replay
-        self.live = False
+        self.link: Link | None = None
+        self.kind: Kind | None = None
         self.left = False
         self.behind = False
         self.listed = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it gets the room's events as they come."""
+        return self.link is not None
+
+    def go_live(self) -> None:
+        """From now on it gets the room's events; its connection is open."""
+        self.link, self.kind = self.connection._link, self.connection._kind
 
 
 class Freeze:
@@ -85,15 +97,23 @@ class Freeze:
 class _Turn:
     """The publications of one turn of the loop on their way to the members of that moment."""
 
-    __slots__ = ("blocks", "done", "excluded", "last", "members", "publications")
+    __slots__ = ("_blocks", "done", "excluded", "last", "members", "publications")
 
     def __init__(self, publications: list[Publication], members: list[Membership]) -> None:
         self.publications = publications
         self.members = members
         self.excluded = {p.exclude for p in publications if p.exclude is not None}
         self.last = next((p for p in reversed(publications) if p.position is not None), None)
-        self.blocks: dict[Kind, Any] = {}
         self.done = 0
+        self._blocks: dict[Kind, Any] = {}
+
+    def block_for(self, kind: Kind | None) -> Any:
+        """All of it as members of a kind can be written it; encoded once."""
+        assert kind is not None
+        block = self._blocks.get(kind)
+        if block is None:
+            block = self._blocks[kind] = _encode(self.publications, kind)
+        return block
 
 
 class Room:
@@ -189,20 +209,18 @@ class Room:
         batch = turn.members[turn.done : turn.done + budget]
         turn.done += len(batch)
         count = len(turn.publications)
-        excluded, blocks = turn.excluded, turn.blocks
+        excluded = turn.excluded
+        kind = block = None
         for membership in batch:
-            if not membership.live:
+            link = membership.link
+            if link is None:
                 continue
-            connection = membership.connection
-            if excluded and connection.client in excluded:
+            if excluded and membership.connection.client in excluded:
                 self._write_partly(membership, turn)
                 continue
-            kind, link = connection._kind, connection._link
-            if kind is None or link is None:
-                continue
-            block = blocks.get(kind)
-            if block is None:
-                block = blocks[kind] = _encode(turn.publications, kind)
+            if membership.kind is not kind:
+                kind = membership.kind
+                block = turn.block_for(kind)
             link.write(block, count)
         # A write that failed may have closed the room's last connection, and what was on its way.
         if turn.done >= len(turn.members) and self._turns and self._turns[0] is turn:
@@ -216,7 +234,7 @@ class Room:
         publications = [p for p in turn.publications if p.exclude != client]
         if turn.last is not None:
             membership.behind = turn.last.exclude == client
-        kind, link = membership.connection._kind, membership.connection._link
+        kind, link = membership.kind, membership.link
         if publications and link is not None and kind is not None:
             link.write(_encode(publications, kind), len(publications))
 
