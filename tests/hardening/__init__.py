@@ -1,0 +1,1 @@
+"""Threats of docs/explanation/threat-model.md whose proof needs an attack of its own size or kind."""

@@ -1,0 +1,87 @@
+"""What a hostile client can make a server hold: bombs, messages that never end, readers that do not read.
+
+The server has a process of its own, so that what is measured is its memory and nobody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from contextlib import suppress
+
+import pytest
+
+from roomwire.core.frames import Opcode, build_masked_frame
+from tests.hardening.processes import MIB, attacked
+from tests.server.raw import frame
+
+MAX_MESSAGE = 65_536
+BACKENDS = ("asyncio", "uvloop", "trio")
+
+
+def bomb_of(size: int) -> bytes:
+    """A message that inflates to `size` bytes, about a thousandth of that long."""
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = b"".join(squeezer.compress(bytes(MIB)) for _ in range(size // MIB))
+    return packed + squeezer.flush(zlib.Z_SYNC_FLUSH)[:-4]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_100_bombs_at_once_cost_less_than_50_mb(backend: str) -> None:
+    """100 messages of 64 MiB in 64 KiB each: 6.25 GiB, if they were inflated."""
+    data = build_masked_frame(Opcode.BINARY, bomb_of(64 * MIB), os.urandom(4), rsv1=True)
+    with attacked(backend, server={"compression": True}) as victim:
+        other = victim.open("witness")
+        links = [victim.open(f"bomber-{n}", "Sec-WebSocket-Extensions: permessage-deflate") for n in range(100)]
+        before = victim.memory()
+        for link in links:
+            link.send(data[:40])  # all of them are in the middle of it at one time
+        assert victim.serves(other)
+        for link in links:
+            link.send(data[40:])
+        assert {link.close_frame() for link in links} == {(1009, "message too big")}
+        assert victim.serves(other)
+        assert victim.memory("VmHWM") - before < 50_000_000
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_messages_that_never_end_cost_no_more_than_their_bound(backend: str) -> None:
+    """Each connection is one byte short of the largest message, in nearly the most fragments."""
+    data = frame(Opcode.TEXT, b"x" * (MAX_MESSAGE - 1000), fin=False)
+    data += frame(Opcode.CONTINUATION, b"y", fin=False) * 999
+    count = 60
+    with attacked(backend) as victim:
+        other = victim.open("witness")
+        links = [victim.open(f"user-{number}") for number in range(count)]
+        before = victim.memory()
+        for link in links:
+            link.send(data)
+            # All of it is read once the ping behind it is answered.
+            link.send_frame(Opcode.PING, b"read?")
+        for link in links:
+            assert next(payload for opcode, payload in link.frames() if opcode is Opcode.PONG) == b"read?"
+        assert victim.serves(other)
+        # The assembled part and the whole, the read buffer, the state of the protocol.
+        bound = 2 * MAX_MESSAGE + 65_536 + 16_384
+        assert MAX_MESSAGE // 2 < (victim.memory() - before) / count < bound
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_readers_that_do_not_read_share_what_waits_for_them(backend: str) -> None:
+    """Each may have a queue of 1 MiB; a room's queues are of the same bytes."""
+    size = 60_000
+    limits = {"bytes_per_second": 1e9, "byte_burst": 10**9, "messages_per_second": 1e6, "message_burst": 10**6}
+    with attacked(backend, rooms={"chat:*": {"history_size": 0}}, limits=limits) as victim:
+        writer = victim.open("writer")
+        stalled = [victim.open(f"stalled-{number}") for number in range(50)]
+        before = victim.memory()
+        # More than the kernel's buffers and the queue hold together.
+        order = {"data": "x" * size, "exclude": True, "history": False, "times": 4}
+        for number in range(50):
+            writer.send_text("publish", id=f"p{number}", room="chat:general", data=order)
+        assert victim.serves(writer)
+        assert victim.memory("VmHWM") - before < 20 * MIB
+        for link in stalled:
+            with suppress(ConnectionResetError):  # who is too slow for the close frame as well is cut
+                link.read_to_end()
+        assert victim.serves(writer)
