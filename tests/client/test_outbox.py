@@ -294,6 +294,31 @@ class TestSendingAgain:
         assert isinstance(failure(ticket), RequestFailed)
 
 
+class TestAnotherUser:
+    """The token may become that of somebody else."""
+
+    def test_what_one_user_wrote_is_not_sent_in_anothers_name(self, driver: Driver) -> None:
+        sent = driver.send("a")
+        driver.sent()
+        driver.lose()
+        waiting = driver.send("b")
+        driver.begin()
+        driver.welcome(user="bob")
+        assert driver.sent() == []
+        assert isinstance(failure(sent), UnknownOutcome)
+        assert type(failure(waiting)) is NoReply
+        assert driver.session.user == "bob"
+        driver.send("c")
+        assert driver.sent_one()["data"] == "c"
+
+    def test_with_the_same_user_nothing_is_lost(self, driver: Driver) -> None:
+        driver.lose()
+        driver.send("a")
+        driver.begin()
+        driver.welcome(user="ann")
+        assert driver.sent_one()["data"] == "a"
+
+
 class TestSlices:
     """A queue goes out below the server's rate limits: what these refuse would be overtaken by what they do not."""
 

@@ -178,7 +178,7 @@ class Client:
         Raises:
             RequestFailed: the server answered with an error.
             UnknownOutcome: it was sent, and no reply can come any more.
-            NoReply: it was not sent, since events wait unread.
+            NoReply: it was not sent, since events wait unread, or since the token became another user's.
             QueueFull: too many messages have no reply yet.
             MessageTooLarge: the server would not take it.
             LocalError: the name, the room or the data cannot be sent.

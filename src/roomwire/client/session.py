@@ -334,7 +334,12 @@ class Session:
         self._interval = seconds_of(fields_of(fields.get("heartbeat")), "interval", 30.0)
         size = int(seconds_of(limits, "max_message_size", 65_536))
         self._outbox.welcome(size, seconds_of(limits, "idempotency_window", 300.0))
-        self.user = text_of(fields, "user") or ""
+        user = text_of(fields, "user") or ""
+        if self.user and user != self.user:
+            # What one user wrote is never sent in another's name; nor would its id make it idempotent there.
+            why = "the token is another user's now"
+            self._outbox.fail_all(lambda: NoReply(why), why)
+        self.user = user
         self._welcomed_at = now
         connected = Connected(text_of(fields, "session") or "", self.user)
         statuses = statuses_of(fields.get("rooms"))
