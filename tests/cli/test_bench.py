@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -166,6 +167,17 @@ class TestItsServer:
             assert "Traceback" not in process.seen
             with pytest.raises(ProcessLookupError):
                 os.kill(server, 0)
+
+    def test_it_ends_with_us_even_where_we_are_killed(self, project: Project) -> None:
+        with running(project.start("bench", "idle", "-n", "2", "--hold", "1000")) as process:
+            process.read_until("holding them")
+            (server,) = children_of(process)
+            ended = os.pidfd_open(server)
+            try:
+                process.popen.kill()
+                assert select.select([ended], [], [])[0] == [ended]
+            finally:
+                os.close(ended)
 
 
 def children_of(process: Process) -> list[int]:

@@ -28,7 +28,8 @@ class ServerProcess:
     So its port is known, and a client may connect before it is up. Use it as a context manager.
 
     Args:
-        command: what to run; ``{fd}`` in it is the number of the socket's descriptor.
+        command: what to run; ``{fd}`` in it is the number of the socket's descriptor, ``{lifeline}`` that of a pipe
+            which ends when we are gone, however that came about.
         environment: its environment, ours by default.
         folder: its working directory, ours by default.
         cpus: the processors that it may use, where the system can be told so.
@@ -50,12 +51,13 @@ class ServerProcess:
         self.host = HOST
         # A file, since a pipe that nobody reads would hold the server up.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed in `stop`
+        lifeline, self._lifeline = os.pipe()
         with socket.create_server((HOST, 0), backlog=BACKLOG) as listener:
             self.port: int = listener.getsockname()[1]
-            fd = listener.fileno()
+            numbers = {"{fd}": str(listener.fileno()), "{lifeline}": str(lifeline)}
             self._process = subprocess.Popen(  # noqa: S603  the caller's own server
-                [word.replace("{fd}", str(fd)) for word in command],
-                pass_fds=(fd,),
+                [numbers.get(word, word) for word in command],
+                pass_fds=(listener.fileno(), lifeline),
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -64,6 +66,7 @@ class ServerProcess:
                 # A Ctrl-C of the terminal is for us, and we end it.
                 process_group=0,
             )
+        os.close(lifeline)
         self.pid = self._process.pid
         if cpus is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self.pid, cpus)
@@ -95,6 +98,7 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
             self._output.close()
+            os.close(self._lifeline)
 
     def __enter__(self) -> Self:
         return self

@@ -106,7 +106,7 @@ def _server(place: Place) -> Iterator[tuple[ServerProcess, Loaded]]:
     arguments = ["run", APP, "--fd", "{fd}", "--config", str(config), *quiet]
     if place.env_file is not None:
         arguments += ["--env-file", str(place.env_file)]
-    with ServerProcess([sys.executable, "-m", "roomwire.cli", *arguments]) as server:
+    with ServerProcess([sys.executable, "-m", "roomwire.cli._child", "{lifeline}", *arguments]) as server:
         yield server, loaded
 
 
