@@ -47,6 +47,11 @@ class TestTalking:
         assert done.stderr == "connected as ann\n"
         assert objects(done, "Reply") == [{"kind": "Reply", "event": "say", "reply": "HI"}]
 
+    def test_a_room_that_is_joined_already_has_its_state_once(self, project: Project, url: str) -> None:
+        lines = '/join lobby\nsay "hi"\n'
+        done = talk(project, url, "--user", "ann", "--room", "lobby", "--json", input=lines)
+        assert [item["room"] for item in objects(done, "StateReset")] == ["lobby"]
+
     def test_what_comes_is_printed(self, project: Project, url: str) -> None:
         command = [sys.executable, "-m", "roomwire.cli", "connect", url, "--user", "ann", "--room", "lobby", "--json"]
         with subprocess.Popen(

@@ -90,7 +90,8 @@ class Conversation:
         argument = argument.strip()
         match name:
             case "join" if argument:
-                await self._client.join(argument, state=True)
+                # What the server joined by itself has come with its state already.
+                await self._client.join(argument, state=not self._client.room(argument).joined)
                 self._room = argument
                 self._tell({"room": argument}, "Joined")
             case "leave":
