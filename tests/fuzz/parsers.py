@@ -134,6 +134,8 @@ def _head(parser: RequestParser, data: bytes) -> RequestHead | None:
 
 def _answered(response: bytes, key: bytes, deflate: bool) -> None:
     """Our 101 is one that a client takes."""
+    if base64.b64encode(base64.b64decode(key)) != key:
+        return  # the same 16 bytes, spelled as no client of ours would (RFC 4648 section 3.5)
     client = ClientHandshake("example.com", "/", key=base64.b64decode(key), subprotocols=_SUBPROTOCOLS, deflate=deflate)
     client.request()
     # A client offers its own parameters; an answer with server_max_window_bits follows from any of them.
