@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,10 @@ def serve_until_done(
     def note_ready(addresses: Sequence[str]) -> None:
         nonlocal ready
         ready = True
+        # What is loaded by now stays for good: the collector need not go through it again, which is a
+        # pause for every connection.
+        gc.collect()
+        gc.freeze()
         on_ready(addresses)
 
     main = partial(serve, app, loaded.settings, loaded=loaded, on_ready=note_ready, pages=pages)
