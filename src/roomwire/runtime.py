@@ -23,6 +23,9 @@ import anyio.lowlevel
 
 __all__ = ["AsyncioRuntime", "PortableRuntime", "open_runtime"]
 
+_PATIENCE = 1.0
+"""Seconds until a task that swallowed its cancellation is cancelled once more."""
+
 Clock = Callable[[], float]
 Fault = Callable[[BaseException, str], None]
 
@@ -67,13 +70,12 @@ class AsyncioRuntime:
         return task is None or task.cancelling() > 0
 
     async def drain(self) -> None:
-        """Cancel what still runs, and wait for it to end."""
+        """Cancel what still runs, and wait for it to end; asked again, where it goes on all the same."""
         while self._tasks:
-            tasks = list(self._tasks)
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-            self._tasks.difference_update(tasks)  # one that never ran has not left the set itself
+            done, _ = await asyncio.wait(self._tasks, timeout=_PATIENCE)
+            self._tasks -= done  # one that never ran has not left the set itself
 
 
 class PortableRuntime:
@@ -83,6 +85,8 @@ class PortableRuntime:
         self.now = clock
         self._fault = fault
         self._tasks = tasks
+        self._scopes: set[anyio.CancelScope] = set()
+        self._idle: anyio.Event | None = None
         self._callbacks: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
 
@@ -111,6 +115,7 @@ class PortableRuntime:
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Callable[[], object]:
         """See `roomwire.transports.contract.Runtime`."""
         scope = anyio.CancelScope()
+        self._scopes.add(scope)
         self._tasks.start_soon(self._run, scope, function, arguments)
         return scope.cancel
 
@@ -122,6 +127,19 @@ class PortableRuntime:
                 await function(*arguments)
         except Exception as error:  # noqa: BLE001  the boundary of tasks without one of their own
             self._fault(error, getattr(function, "__qualname__", repr(function)))
+        finally:
+            self._scopes.discard(scope)
+            if self._idle is not None and not self._scopes:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Cancel what still runs, and wait for it to end."""
+        while self._scopes:
+            for scope in self._scopes:
+                scope.cancel()
+            self._idle = anyio.Event()
+            await self._idle.wait()
+        self._idle = None
 
 
 @asynccontextmanager

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
+from roomwire import App, Connection
+from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.node.chores import Chores
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
+from tests.server.live import Shell, make_node, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -199,3 +204,58 @@ async def test_finished_chores_are_finished_at_once() -> None:
 
     async with anyio.create_task_group() as tasks:
         await Chores(Spawner(tasks), work, width=1).finished()
+
+
+class Endless:
+    """An application whose handlers do not come to an end while the node lives."""
+
+    def __init__(self) -> None:
+        self.began: list[int] = []
+        self.first = anyio.Event()
+        self.gone = anyio.Event()
+        self.give_up = anyio.Event()
+        self.order: list[str] = []
+        self.app = App(lifespan=self.lifespan)
+
+        @self.app.on("endless")
+        async def endless(connection: Connection, number: int) -> None:
+            self.began.append(number)
+            self.first.set()
+            try:
+                await self.give_up.wait()
+            finally:
+                self.order.append("handler")
+
+        @self.app.on_disconnect
+        async def gone(connection: Connection) -> None:
+            self.gone.set()
+
+    @asynccontextmanager
+    async def lifespan(self, app: App) -> AsyncIterator[None]:
+        yield
+        self.order.append("lifespan")
+
+
+@pytest.mark.parametrize("id_", [None, "a"])
+def test_what_a_client_that_is_gone_left_behind_does_not_keep_a_node_from_ending(shell: Shell, id_: str | None) -> None:
+    endless = Endless()
+    hub = MemoryHub()
+    with anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal:
+        node = make_node(endless.app, shell, backplane=MemoryBackplane(hub=hub), drain_timeout=0.1)
+        with serving(node, portal) as server:
+            client = server.connect()
+            client.send("endless", 1, id="first")
+            client.send("endless", 2, **({"id": id_} if id_ else {}))
+            server.call(endless.first.wait)
+            client.close()
+            server.call(endless.gone.wait)
+            portal.start_task_soon(node.drain.run)
+            try:
+                server.ended.result(5.0)
+            finally:
+                portal.call(endless.give_up.set)  # else a second handler keeps the test as well
+    assert endless.began == [1]
+    # A handler must not outlive what the lifespan closes.
+    assert endless.order == ["handler", "lifespan"]
+    # Another node may handle the message at once, without waiting for the lease.
+    assert len(hub.replies) == 0

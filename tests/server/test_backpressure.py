@@ -14,9 +14,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from roomwire.core.commands import Join
 from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
+from roomwire.core.positions import Position
+from roomwire.node import Connection
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
@@ -29,6 +32,9 @@ from tests.server.watching import carriers, transport_of, until
 QUIET = {"chat:*": RoomPolicy()}
 """No presence, so that nothing comes but what is published."""
 TINY = 4096
+ROUNDS = 60
+SIZE = 500_000
+"""Bytes of each answer: `ROUNDS` of them are many times the bound, and what the kernel takes besides."""
 LIMITS = Limits(outbox_bytes=100_000, connections_per_user=1000)
 
 
@@ -276,3 +282,52 @@ class Guest:
             self._link.reset()
         else:
             self._link.close()
+
+
+def waiting(server: LiveServer, connection: Connection) -> int:
+    """Bytes that wait in the node for the connection's reader."""
+    (carrier,) = [c for c in server.node.transport.carriers if c._receiver is connection]  # type: ignore[attr-defined]
+    blocks = () if carrier._outbox is None else carrier._outbox._blocks
+    held: int = carrier._held()
+    return held + sum(len(block) for block, *_ in blocks)
+
+
+@pytest.mark.parametrize("what", ["replay", "state"])
+def test_a_client_that_asks_and_does_not_read_holds_no_more_than_one_answer(
+    shell: Shell, serve: Serve, what: str
+) -> None:
+    log = Log()
+
+    async def large_state(channel: str) -> str:
+        return "s" * SIZE
+
+    log.snapshot = large_state
+    server = serve(shell, app=make_app(log))
+    server.connect("keeper")
+    since = Position.parse(server.publish()[0])
+    server.publish(5, data="d" * (SIZE // 5))
+    with RawLink(server.raw(server.upgrade_request("greedy"))) as link:
+        link.upgraded()
+        (connection,) = server.node.connections_of("greedy")
+        most = 0
+
+        async def ask() -> None:
+            nonlocal most
+            joining = server.node.joining
+            # Where an answer waits until the one before is read, this ends by its time.
+            with anyio.move_on_after(3.0):
+                for number in range(ROUNDS):
+                    if connection._closing is not None:
+                        return
+                    if what == "replay":
+                        joining.leave(connection, "chat:general")
+                        await joining.join(connection, Join("chat:general", str(number), since))
+                    else:
+                        await joining.join(connection, Join("chat:general", str(number), state=True))
+                        for _ in range(20):  # the state is made and written by tasks of the node's
+                            await anyio.lowlevel.checkpoint()
+                    most = max(most, waiting(server, connection))
+
+        server.call(ask)
+        limits = server.node.limits
+        assert most <= limits.outbox_bytes + limits.replay_bytes + limits.max_state_size

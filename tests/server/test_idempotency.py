@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from roomwire import Connection
 from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.errors import Unavailable
 from roomwire.core.limits import Limits
+from roomwire.node.workers import LEASE
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
-from tests.server.live import Client, LiveServer, live_cluster
+from tests.server.live import Client, LiveServer, Shell, live_cluster
 from tests.server.watching import until
 
 HELLO = {"content": "hello"}
@@ -254,3 +257,88 @@ def test_a_handler_that_runs_again_after_its_node_died_publishes_once(cluster: l
     assert send(two.connect("ann", query="client=ann-phone"), "m1") == first
     assert log.handled == [("ann", "hello")] * 2
     assert len([e for e in bob.events_before("whoami") if e["event"] == "message.new"]) == 1
+
+
+class Interrupted(MemoryBackplane):
+    """Its leases cannot be renewed for a while, such as while a store restarts."""
+
+    down = False
+
+    async def renew(self, key: str, lease: float) -> None:
+        if self.down:
+            raise Unavailable
+        await super().renew(key, lease)
+
+
+def test_a_node_handles_a_message_once_although_its_lease_lapsed(shell: Shell, serve: Serve) -> None:
+    """A handler runs a second time only if its node died in it; this one lives."""
+    log, clock = Log(), VirtualClock()
+    backplane = Interrupted(clock=clock)
+    server = serve(shell, app=make_app(log), clock=clock, backplane=backplane)
+    first = server.connect(query="client=client-of-ann")
+    first.send("wait", id="m1")
+    first.request("presence.heartbeat")  # which is answered while the handler runs
+    backplane.down = True
+    server.advance(LEASE + 1)
+    backplane.down = False
+    second = server.connect(query="client=client-of-ann")
+    second.send("wait", id="m1")
+    second.request("presence.heartbeat")
+    server.call(log.release.set)
+    assert second.receive_until("ack", id="m1")["data"] == "done"
+    assert log.handled == [("ann", "wait")]
+
+
+def test_an_id_may_be_used_anew_after_the_window(shell: Shell, serve: Serve) -> None:
+    """With a short window, too: what is acknowledged then is stored."""
+    clock = VirtualClock()
+    server = serve(shell, clock=clock, limits=Limits(idempotency_window=60.0))
+    client = server.connect()
+    first = client.request("publish", {"data": 1}, room="chat:general", id="m1")
+    server.advance(61.0)
+    second = client.request("publish", {"data": 2}, room="chat:general", id="m1")
+    assert (first["event"], second["event"]) == ("ack", "ack")
+    assert second["data"] != first["data"]
+
+
+def test_an_id_whose_failure_is_not_remembered_does_not_swallow_another_message(shell: Shell, serve: Serve) -> None:
+    """After ``internal`` the id is free; a message with other data is another message."""
+    app = make_app()
+
+    @app.on("publish.and.fail")
+    async def fail(connection: Connection, data: Any) -> str | None:
+        publication = await app.publish("chat:general", "told", data)
+        if data == "first":
+            raise RuntimeError("after the publish")
+        return publication.id
+
+    server = serve(shell, app=app)
+    client = server.connect()
+    assert client.request("publish.and.fail", "first", id="m1")["data"]["code"] == "internal"
+    reply = client.request("publish.and.fail", "second", id="m1")
+    if reply["event"] == "ack":
+        heard = server.connect("bob", query=f"last_event_id=chat%253Ageneral%40{reply['data'].partition(':')[0]}:0")
+        told = [m["data"] for m in heard.events_before("session.rooms") if m["event"] == "told"]
+        assert told == ["first", "second"]
+    else:
+        assert reply["data"]["code"] == "conflict"
+
+
+def test_what_is_remembered_of_one_user_has_a_bound(shell: Shell, serve: Serve) -> None:
+    """Whatever the handler returns; the bound fills up again over the window."""
+    app = make_app()
+
+    @app.on("large")
+    async def large(size: int) -> str:
+        return "x" * size
+
+    clock = VirtualClock()
+    server = serve(shell, app=app, clock=clock, limits=Limits(reply_bytes=10_000, idempotency_window=100.0))
+    client, other = server.connect(), server.connect("bob")
+    first = client.request("large", 6000, id="m1")
+    assert first["event"] == client.request("large", 6000, id="m2")["event"] == "ack"
+    assert client.request("large", 6000, id="m3")["data"]["code"] == "rate_limited"
+    assert client.request("large", 6000, id="m1") == first, "what is remembered is still told"
+    assert other.request("large", 6000, id="m1")["event"] == "ack"
+    server.advance(50.0)
+    assert client.request("large", 6000, id="m3")["event"] == "ack"

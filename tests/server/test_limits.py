@@ -13,11 +13,12 @@ from websockets.exceptions import ConnectionClosed
 
 from roomwire.core.frames import Opcode, build_masked_frame
 from roomwire.core.limits import Limits
+from roomwire.core.websocket import WebSocket
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log
 from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, LiveServer, Shell, make_token
-from tests.server.raw import RawLink, connect
+from tests.server.raw import RawLink, connect, frame
 from tests.server.watching import until
 
 SIZE = 65_536
@@ -360,3 +361,18 @@ def test_a_slow_handler_is_logged_by_name(serve: Serve, caplog: pytest.LogCaptur
     fields: Any = record.roomwire  # type: ignore[attr-defined]
     assert fields["handler"].endswith("wait")
     assert fields["duration"] == 1.5
+
+
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.PING, Opcode.PONG])
+def test_a_flood_is_not_read_on_behind_the_close_that_answers_it(shell: Shell, serve: Serve, opcode: Opcode) -> None:
+    server = serve(shell, limits=Limits(frame_burst=50, max_fragments=50, close_timeout=1.0))
+    with RawLink(server.raw(server.upgrade_request("evil"))) as link:
+        link.upgraded()
+        (carrier,) = server.node.transport.carriers  # type: ignore[attr-defined]
+        websocket: WebSocket = carrier._ws
+        with suppress(OSError):  # the server may cut the link while we send
+            link.send(frame(opcode) * 100_000)
+        with suppress(OSError):
+            link.read_to_end()
+    # The burst, and what came in the same piece of at most 4 KiB; and once more while the close is under way.
+    assert websocket.frames_received < 2 * (50 + 50 + 4096 // 6 + 1)

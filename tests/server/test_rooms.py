@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import pytest
 
 from roomwire.core.errors import EventTooLarge
+from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
-from tests.server.live import Client, LiveServer
+from tests.server.live import Client, LiveServer, Shell
 
 
 def named(events: list[object], name: str) -> list[dict[str, object]]:
@@ -153,3 +155,23 @@ def test_what_was_sent_before_the_close_is_handled(server: LiveServer) -> None:
     ann.close()
     got = [bob.receive_until("message.new")["data"]["content"] for _ in range(20)]
     assert got == [str(number) for number in range(20)]
+
+
+def test_no_position_is_told_while_a_state_is_awaited(shell: Shell, serve: Serve) -> None:
+    """A client that took it over and lost its link would be proven, and never get the state (section 5)."""
+    log = Log()
+    server = serve(shell, app=make_app(log))
+    computed, go_on = anyio.Event(), anyio.Event()
+
+    async def slow_state(channel: str) -> list[Any]:
+        computed.set()
+        await go_on.wait()
+        return []
+
+    log.snapshot = slow_state
+    client = server.connect(query="last_event_id=chat%253Ageneral%40another:7")
+    assert client.welcome["rooms"]["chat:general"]["reason"] == "epoch"
+    server.call(computed.wait)
+    rooms = client.request("session.rooms")["data"]["rooms"]
+    server.call(go_on.set)
+    assert (rooms["chat:general"] or {}).get("position") is None

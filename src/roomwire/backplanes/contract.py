@@ -21,6 +21,7 @@ from roomwire.core.positions import Position
 from roomwire.core.tail import Page
 
 __all__ = [
+    "KEY_WINDOW",
     "Backplane",
     "Capabilities",
     "Claim",
@@ -51,6 +52,10 @@ class Capabilities:
     replies: bool = True
     multi_node: bool = True
     survives_restart: bool = True
+
+
+KEY_WINDOW = 300.0
+"""Seconds for which a publication's key is known, where nothing else is said."""
 
 
 class HistoryPolicy(NamedTuple):
@@ -137,10 +142,12 @@ class Backplane(Protocol):
     async def aclose(self) -> None:
         """Disconnect; the leases of this node are left to be released by it or to expire."""
 
-    async def publish(self, room: str, body: bytes, *, key: str | None, policy: HistoryPolicy) -> Position:
+    async def publish(
+        self, room: str, body: bytes, *, key: str | None, policy: HistoryPolicy, window: float = KEY_WINDOW
+    ) -> Position:
         """Atomically: dedupe by `key`, number, store, send to all nodes (this one too).
 
-        Returns after storing. A retry with the same `key` within 5 minutes returns the first position
+        Returns after storing. A retry with the same `key` within `window` seconds returns the first position
         and sends nothing. Raises `Unavailable`, with ``stored=None`` where the outcome is unknown.
         """
         ...

@@ -17,15 +17,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from roomwire.backplanes._memory_hub import Lease, MemoryHub, Slot
-from roomwire.backplanes.contract import Capabilities, Claim, HistoryPolicy, Holder, Member, Reservation, Sink
+from roomwire.backplanes.contract import (
+    KEY_WINDOW,
+    Capabilities,
+    Claim,
+    HistoryPolicy,
+    Holder,
+    Member,
+    Reservation,
+    Sink,
+)
 from roomwire.core.errors import LocalError, Unavailable
 from roomwire.core.positions import Position
 from roomwire.core.tail import Page
 
-__all__ = ["IDEMPOTENCY_WINDOW", "LEASE", "MemoryBackplane", "MemoryHub", "MemoryOptions", "Options"]
+__all__ = ["LEASE", "MemoryBackplane", "MemoryHub", "MemoryOptions", "Options"]
 
-IDEMPOTENCY_WINDOW = 300.0
-"""Seconds for which a publication's key is known."""
 LEASE = 55.0
 """Seconds that presence and slots outlive their last refresh: two refreshes of 20 s may fail."""
 
@@ -120,7 +127,9 @@ class MemoryBackplane:
 
     # --- events
 
-    async def publish(self, room: str, body: bytes, *, key: str | None, policy: HistoryPolicy) -> Position:
+    async def publish(
+        self, room: str, body: bytes, *, key: str | None, policy: HistoryPolicy, window: float = KEY_WINDOW
+    ) -> Position:
         """See the contract."""
         hub = self._check()
         now = hub.clock()
@@ -133,7 +142,7 @@ class MemoryBackplane:
         epoch = stream.epoch
         position = Position(epoch, entry.offset)
         if key is not None:
-            hub.keys.set((room, key), position, now + IDEMPOTENCY_WINDOW)
+            hub.keys.set((room, key), position, now + window)
         for sink in stream.sinks.values():
             sink.deliver(room, epoch, entry.previous, entry.offset, body)
         return position

@@ -94,7 +94,9 @@ class Limits:
     snapshot_timeout: PositiveFloat = 5.0
     """For the application to compute a room's state; then it is ``null``: reload."""
     idempotency_window: PositiveFloat = 300.0
-    """How long a message's reply is remembered for a second copy."""
+    """How long a message's reply is remembered for a second copy, and a publication's key."""
+    reply_bytes: PositiveInt = 8_388_608
+    """What the remembered replies of one user may take up in a window; then ``rate_limited``."""
     resume_timeout: PositiveFloat = 10.0
     """For the first message after a handshake with ``last_event_id=later``."""
     handler_warning: PositiveFloat = 1.0
@@ -127,3 +129,15 @@ class TokenBucket:
             return False
         self._full_at = full_at
         return True
+
+    def charge(self, now: float, amount: int) -> None:
+        """Take `amount` tokens, also where there are too few."""
+        self._full_at = (self._full_at if self._full_at > now else now) + amount * self._cost
+
+    def is_spent(self, now: float) -> bool:
+        """Whether more was charged than there was."""
+        return self._full_at - now > self._burst_seconds
+
+    def is_full(self, now: float) -> bool:
+        """Whether it is as it began."""
+        return self._full_at <= now

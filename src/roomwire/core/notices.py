@@ -106,10 +106,10 @@ class MembersReply:
 
 @dataclass(slots=True)
 class RoomsReply:
-    """The answer to `ListRooms`."""
+    """The answer to `ListRooms`; no position where a room's state is still awaited."""
 
     ref: str
-    positions: Mapping[str, Position]
+    positions: Mapping[str, Position | None]
 
 
 @dataclass(slots=True)

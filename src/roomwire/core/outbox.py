@@ -25,16 +25,18 @@ class Outbox(Generic[B]):
     Attributes:
         bytes: what waits, in bytes; replays left out.
         messages: what waits, in messages; replays left out.
+        uncounted: the bytes of replays that wait.
     """
 
-    __slots__ = ("_blocks", "_max_bytes", "_max_messages", "bytes", "messages")
+    __slots__ = ("_blocks", "_max_bytes", "_max_messages", "bytes", "messages", "uncounted")
 
     def __init__(self, max_bytes: int, max_messages: int) -> None:
         self._max_bytes = max_bytes
         self._max_messages = max_messages
-        self._blocks: deque[tuple[B, int, int]] = deque()
+        self._blocks: deque[tuple[B, int, int, int]] = deque()
         self.bytes = 0
         self.messages = 0
+        self.uncounted = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -57,9 +59,10 @@ class Outbox(Generic[B]):
                 return False
             self.bytes += size
             self.messages += messages
+            self._blocks.append((block, size, messages, 0))
         else:
-            size = messages = 0
-        self._blocks.append((block, size, messages))
+            self.uncounted += size
+            self._blocks.append((block, 0, 0, size))
         return True
 
     def pop(self) -> B:
@@ -68,14 +71,15 @@ class Outbox(Generic[B]):
         Raises:
             IndexError: nothing waits.
         """
-        block, size, messages = self._blocks.popleft()
+        block, size, messages, uncounted = self._blocks.popleft()
         self.bytes -= size
         self.messages -= messages
+        self.uncounted -= uncounted
         return block
 
     def clear(self) -> int:
         """Drop everything; returns how many messages that were, those of replays left out."""
         dropped = self.messages
         self._blocks.clear()
-        self.bytes = self.messages = 0
+        self.bytes = self.messages = self.uncounted = 0
         return dropped

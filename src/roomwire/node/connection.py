@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from pydantic_core import from_json
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
@@ -64,6 +65,7 @@ class Connection:
         "_node",
         "_paused",
         "_protocol",
+        "_read",
         "_received",
         "_rooms_at_end",
         "_session",
@@ -100,6 +102,7 @@ class Connection:
         self._working = False
         self._paused = False
         self._received = 0
+        self._read: anyio.Event | None = None  # a command waits until what was sent is read
         self._rooms_at_end: frozenset[str] | None = None
         self._closing: Closing | None = None
         self._moved = False  # its client has another connection now
@@ -352,6 +355,17 @@ class Connection:
     def _may_speak_in(self, room: str) -> bool:
         """Whether it is in the room, or was when its peer went away."""
         return room in self._memberships or (self._rooms_at_end is not None and room in self._rooms_at_end)
+
+    async def _until_read(self) -> None:
+        """Wait until the peer has read what it was sent of the past.
+
+        Replays and states do not count as slowness, so that what one client asks for must not add up.
+        """
+        link = self._link
+        if link is not None and link.uncounted():
+            self._read = anyio.Event()
+            link.when_empty(self._read.set)
+            await self._read.wait()
 
     def _tell(self, notice: Notice, *, counted: bool = True) -> None:
         self._write(self._codec.send(notice), counted=counted)

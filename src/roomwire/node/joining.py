@@ -190,6 +190,7 @@ class Joining:
         Raises:
             EventError, Unavailable: for the reply.
         """
+        await connection._until_read()
         if command.room not in connection._memberships:
             self._check_count(connection)
             if not await self.may_join(connection, command.room):
@@ -211,7 +212,7 @@ class Joining:
             raise EventError("forbidden", "taken out of this room")
         if command.since is not None:
             raise EventError("conflict", "in the room already")
-        connection._tell(JoinReply(command.ref, RoomStatus(self._position_of(known))))
+        connection._tell(JoinReply(command.ref, RoomStatus(self.position_of(known))))
         if command.state and known.live:
             self._node.entering.refresh(known, "requested")
 
@@ -240,7 +241,7 @@ class Joining:
     def _budget(self) -> Budget:
         return Budget(self._node.limits.replay_events, self._node.limits.replay_bytes)
 
-    def _position_of(self, membership: Membership) -> Position | None:
+    def position_of(self, membership: Membership) -> Position | None:
         """Where a member stands; None while it waits for a state."""
         if not membership.live or membership.room.frozen is not None:
             return None

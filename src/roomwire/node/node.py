@@ -176,6 +176,8 @@ class Node:
             stack.callback(current.reset, token)
             if self.app.lifespan is not None:
                 await stack.enter_async_context(self.app.lifespan(self.app))
+            # No handler outlives what the lifespan closes; each can still give back what it holds in the store.
+            stack.push_async_callback(_shielded, self.runtime.drain)
             yield
 
     def fault(self, error: BaseException, where: str) -> None:
@@ -261,6 +263,8 @@ class Node:
             others.discard(connection)
             if not others:
                 del self._by_user[connection.user]
+        if connection._read is not None:
+            connection._read.set()  # nothing is read any more
         self.farewells.departed(connection, self.entering.leave_all(connection))
 
     def forget(self, connection: Connection, *, opened: bool) -> None:
@@ -309,7 +313,8 @@ class Node:
         if history:
             policy = self.policy_of(room)
             kept = HistoryPolicy(policy.history_size, policy.history_ttl)
-            position = await self.backplane.publish(room, body, key=key, policy=kept)
+            window = self.limits.idempotency_window
+            position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
             await self.backplane.publish_ephemeral(room, body)
         return Publication(room, event, payload, binary=binary, user=user, exclude=exclude, position=position)

@@ -10,6 +10,7 @@ within the wake-up that brought it, and what many connections publish in one tur
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,6 +19,7 @@ from roomwire.core.commands import Call, Command, Join, Leave, ListMembers, List
 from roomwire.core.envelope import dump
 from roomwire.core.errors import EventError, EventTooLarge, Unavailable
 from roomwire.core.idempotency import NOT_REMEMBERED, fingerprint, message_key, read_reply, write_reply
+from roomwire.core.limits import TokenBucket
 from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsReply
 from roomwire.core.routing import Handler
 from roomwire.node import journal
@@ -35,7 +37,21 @@ WAIT = 10.0
 """Seconds that a second copy waits for the first one's reply."""
 _POLL = 0.25
 """Seconds between two looks for a reply that another node is making."""
+_REMEMBERED = 256
+"""Bytes that a remembered reply takes up besides itself."""
+_BUDGETS = 1024
+"""Users with remembered replies between two looks at who has none any more."""
 _FAILED = "the server failed; it has been logged"
+
+
+class _Running:
+    """An idempotent message that is being handled, and an event where somebody waits for its end."""
+
+    __slots__ = ("done", "fingerprint")
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.done: anyio.Event | None = None
 
 
 class Workers:
@@ -46,8 +62,10 @@ class Workers:
         self._scheduled = 0
         self._working = 0
         self._idle: anyio.Event | None = None
-        self.running: dict[str, anyio.Event | None] = {}
-        """Idempotent messages being handled on this node, with an event where somebody waits for the end."""
+        self._budgets: dict[str, TokenBucket] = {}
+        self._budgets_kept = _BUDGETS
+        self.running: dict[str, _Running] = {}
+        """Idempotent messages being handled on this node, by key."""
 
     def start(self, connection: Connection, command: Command) -> None:
         """A command came for a connection that has no worker."""
@@ -108,7 +126,7 @@ class Workers:
                     return Failed(command.ref, "not_joined", "join the room first")
                 return MembersReply(command.ref, await node.presence.people(command.room))
             case ListRooms():
-                positions = {name: m.room.position_of(m) for name, m in connection._memberships.items()}
+                positions = {name: node.joining.position_of(m) for name, m in connection._memberships.items()}
                 return RoomsReply(command.ref, positions)
             case Resume():
                 await node.joining.resume(connection, command)
@@ -137,52 +155,85 @@ class Workers:
     ) -> Reply | Failed:
         """Handle an idempotent message, or give the first copy's reply."""
         assert call.ref is not None
-        backplane = self._node.backplane
         print_ = fingerprint(call)
-        reservation = await backplane.reserve(key, print_, LEASE)
-        deadline = 0.0
-        while reservation.state != "new":
-            deadline = deadline or self._node.runtime.now() + WAIT
-            if reservation.fingerprint != print_:
-                return Failed(call.ref, "conflict", "this id was used for another message")
-            if reservation.state == "done":
-                return read_reply(reservation.value, call.ref)
-            if self._node.runtime.now() >= deadline:
-                return Failed(call.ref, "unavailable", "the first copy of this message is still being handled")
-            await self._until_done(key, deadline - self._node.runtime.now())
-            reservation = await backplane.reserve(key, print_, LEASE)
-        self.running[key] = None
+        known = await self._reserve(key, print_, call.ref)
+        if known is not None:
+            return known
+        budget = self._budget_of(connection.user)
+        if budget.is_spent(self._node.runtime.now()):
+            await self._node.backplane.forget(key)
+            return Failed(call.ref, "rate_limited", "too many replies to remember, slow down")
+        running = self.running[key] = _Running(print_)
         try:
-            reply = await self._handle(connection, call, found, key) or Reply(call.ref)
+            # The same id for another message, once it is free again, publishes anew.
+            reply = await self._handle(connection, call, found, key + print_) or Reply(call.ref)
             if isinstance(reply, Failed) and reply.code in NOT_REMEMBERED:
-                await backplane.forget(key)
+                await self._node.backplane.forget(key)
             else:
-                await self._remember(key, print_, reply)
+                await self._remember(key, print_, reply, budget)
         except BaseException:
             # Cancelled: the node ends. Another one may handle the message without waiting for the lease.
-            with anyio.CancelScope(shield=True):
-                await backplane.forget(key)
+            with anyio.CancelScope(shield=True), contextlib.suppress(Unavailable):
+                await self._node.backplane.forget(key)
             raise
         finally:
-            done = self.running.pop(key)
-            if done is not None:
-                done.set()
+            del self.running[key]
+            if running.done is not None:
+                running.done.set()
         return reply
 
-    async def _remember(self, key: str, print_: str, reply: Reply | Failed) -> None:
+    async def _reserve(self, key: str, print_: str, ref: str) -> Reply | Failed | None:
+        """None where the message is ours to handle, else what to answer."""
+        now, deadline = self._node.runtime.now, 0.0
+        while True:
+            # One that is being handled here is nobody else's, whatever became of its lease.
+            running = self.running.get(key)
+            if running is not None:
+                first = running.fingerprint
+            else:
+                reservation = await self._node.backplane.reserve(key, print_, LEASE)
+                if reservation.state == "new":
+                    return None
+                if reservation.state == "done" and reservation.fingerprint == print_:
+                    return read_reply(reservation.value, ref)
+                first = reservation.fingerprint
+            if first != print_:
+                return Failed(ref, "conflict", "this id was used for another message")
+            deadline = deadline or now() + WAIT
+            if now() >= deadline:
+                return Failed(ref, "unavailable", "the first copy of this message is still being handled")
+            await self._until_done(key, deadline - now())
+
+    def _budget_of(self, user: str) -> TokenBucket:
+        """What the user's remembered replies may take up; kept until it is full again."""
+        budget = self._budgets.get(user)
+        if budget is None:
+            if len(self._budgets) >= self._budgets_kept:
+                now = self._node.runtime.now()
+                self._budgets = {user: kept for user, kept in self._budgets.items() if not kept.is_full(now)}
+                self._budgets_kept = max(_BUDGETS, 2 * len(self._budgets))
+            limits = self._node.limits
+            budget = TokenBucket(limits.reply_bytes / limits.idempotency_window, limits.reply_bytes)
+            self._budgets[user] = budget
+        return budget
+
+    async def _remember(self, key: str, print_: str, reply: Reply | Failed, budget: TokenBucket) -> None:
         window = self._node.limits.idempotency_window
+        value = write_reply(reply)
+        budget.charge(self._node.runtime.now(), len(value) + _REMEMBERED)
         try:
-            await self._node.backplane.remember(key, print_, write_reply(reply), window)
+            await self._node.backplane.remember(key, print_, value, window)
         except Unavailable as error:
             # The message took effect and its sender is told so; only a second copy would not know it.
             journal.failed(None, "remember a reply", error)
 
     async def _until_done(self, key: str, seconds: float) -> None:
         """Until the first copy is done here, or a moment where it is handled on another node."""
-        if key not in self.running:
+        running = self.running.get(key)
+        if running is None:
             await anyio.sleep(_POLL)
             return
-        done = self.running[key] = self.running[key] or anyio.Event()
+        done = running.done = running.done or anyio.Event()
         with anyio.move_on_after(seconds):
             await done.wait()
 

@@ -206,7 +206,7 @@ def _write_members_reply(n: notices.MembersReply) -> bytes:
 
 
 def _write_rooms_reply(n: notices.RoomsReply) -> bytes:
-    rooms = {room: {"position": str(position)} for room, position in n.positions.items()}
+    rooms = {room: {"position": str(position)} if position else {} for room, position in n.positions.items()}
     return encode("ack", id=n.ref, data=dump({"rooms": rooms}))
 
 

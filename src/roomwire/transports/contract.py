@@ -123,6 +123,14 @@ class Link(Protocol):
         """
         ...
 
+    def uncounted(self) -> int:
+        """Bytes that were written with `counted` False and wait."""
+        ...
+
+    def when_empty(self, callback: Callable[[], object]) -> None:
+        """Call it once, when nothing waits any more; never, where the link ends before."""
+        ...
+
     def ping(self) -> None:
         """Send a protocol ping, where the transport can; nothing once a close began."""
         ...

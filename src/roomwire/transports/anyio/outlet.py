@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 from roomwire.core.outbox import Outbox
 from roomwire.transports.anyio.flow import WriteStall
@@ -34,7 +35,7 @@ class Outlet:
         fd: the socket's descriptor, or `THROUGH_SHELL`.
     """
 
-    __slots__ = ("_blocked", "_cork", "_counted", "_fd", "_host", "_outbox", "_stall")
+    __slots__ = ("_blocked", "_cork", "_counted", "_fd", "_host", "_on_empty", "_outbox", "_stall")
 
     def __init__(self, host: Host, fd: int) -> None:
         self._host = host
@@ -44,6 +45,7 @@ class Outlet:
         self._cork: list[bytes] | None = None
         self._outbox: Outbox[bytes] | None = None
         self._stall: WriteStall | None = None
+        self._on_empty: Callable[[], object] | None = None
 
     # --- what a shell offers
 
@@ -110,6 +112,20 @@ class Outlet:
         if not self._outbox.push(block, len(block), messages, held=held, counted=counted):
             self._overflowed()
 
+    def uncounted(self) -> int:
+        """See `roomwire.transports.contract.Link`."""
+        if not self._blocked:
+            return 0
+        held = 0 if self._counted else self._held()
+        return held + (self._outbox.uncounted if self._outbox is not None else 0)
+
+    def when_empty(self, callback: Callable[[], object]) -> None:
+        """See `roomwire.transports.contract.Link`."""
+        if self._blocked:
+            self._on_empty = callback
+        else:
+            callback()
+
     def _uncork(self) -> None:
         """Write what was put since `_cork` became a list, in one piece."""
         blocks, self._cork = self._cork, None
@@ -132,6 +148,9 @@ class Outlet:
             self._put(block, counted=self._outbox.bytes != before)
         if not self._blocked:
             self._outbox = None
+            callback, self._on_empty = self._on_empty, None
+            if callback is not None:
+                callback()
             self._emptied()
 
     def _shut_down(self) -> None:
