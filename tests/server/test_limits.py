@@ -106,6 +106,7 @@ def test_1024_fragments_and_one_more(server: LiveServer) -> None:
     with upgraded(server) as link:
         link.send(in_frames(text_of(2000), 1024))
         assert link.event("ack")["id"] == "s1"
+    with upgraded(server) as link:  # a connection of its own: two such messages at once pass the rate
         link.send(in_frames(text_of(2000), 1025))
         assert closed(link)[0] == 1009
 
