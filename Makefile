@@ -23,7 +23,7 @@ JS := $(wildcard tests/js/package.json)
 export PYRIGHT_PYTHON_GLOBAL_NODE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo setup tools lint test bench fuzz build clean
+.PHONY: help demo setup tools lint test bench fuzz autobahn build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -87,6 +87,10 @@ bench: $(STAMPS)/bench
 ## make fuzz    a million inputs for everything that reads a stranger's bytes; ARGS go to tests.fuzz
 fuzz: setup
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+## make autobahn   the WebSocket conformance suite on every shell; SET is core (default), quick, deflate or all
+autobahn: $(STAMPS)/dev
+	@$(BIN)/python scripts/autobahn.py $(SET) $(ARGS)
 
 ## make build   sdist and wheel in dist/
 build: $(STAMPS)/dev
