@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.fuzz.harness import Fault, fuzz, judge
+from tests.fuzz.harness import Fault, Grown, fuzz, judge
 from tests.fuzz.targets import TARGETS, plan
 
 
@@ -60,7 +60,7 @@ def main() -> int:
     for target, inputs in plan(targets, given.inputs):
         try:
             report = fuzz(target, inputs, given.seed, _progress(target.name, inputs))
-        except Fault as fault:
+        except (Fault, Grown) as fault:
             print(f"\r\x1b[K{fault}" if sys.stderr.isatty() else fault, file=sys.stderr)
             return 1
         if sys.stderr.isatty():
