@@ -28,17 +28,19 @@ def attacker(server: LiveServer) -> RawLink:
 
 
 @pytest.mark.parametrize(
-    ("flood", "code"),
+    ("flood", "codes"),
     [
-        (PING * 40_000, 4004),
-        (PONG * 40_000, 4004),
-        (HEARTBEAT * 40_000, 4004),
-        (EMPTY_TEXT * 40_000, 4004),
-        (frame(Opcode.TEXT, b"", fin=False) + FRAGMENT * 40_000, 1009),
+        (PING * 40_000, {4004}),
+        (PONG * 40_000, {4004}),
+        (HEARTBEAT * 40_000, {4004}),
+        (EMPTY_TEXT * 40_000, {4004, 1008}),
+        (frame(Opcode.TEXT, b"", fin=False) + FRAGMENT * 40_000, {1009}),
     ],
     ids=["pings", "pongs", "messages", "empty messages", "fragments"],
 )
-def test_a_flood_ends_its_connection_before_it_costs_much(shell: Shell, serve: Serve, flood: bytes, code: int) -> None:
+def test_a_flood_ends_its_connection_before_it_costs_much(
+    shell: Shell, serve: Serve, flood: bytes, codes: set[int]
+) -> None:
     server = serve(shell, clock=VirtualClock())
     ann = server.connect("ann")
     with attacker(server) as link:
@@ -50,7 +52,7 @@ def test_a_flood_ends_its_connection_before_it_costs_much(shell: Shell, serve: S
             if opcode is Opcode.CLOSE:
                 code_of_close = int.from_bytes(payload[:2], "big")
                 break
-        assert code_of_close == code
+        assert code_of_close in codes
         # Of 40,000 frames hardly more than a burst came to the codec, and fewer were answered.
         assert connection._received <= LIMITS.frame_burst + SLICE
         assert pongs <= (LIMITS.frame_burst + SLICE) // 16
