@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -342,6 +344,23 @@ def test_a_reset_while_bytes_are_held(shell: Shell) -> None:
         server.until(lambda: server.receiver().ended)
         assert server.receiver().ended == (1006, "", False)
         server.until(lambda: not server.transport.carriers)
+
+
+def test_a_socket_that_refuses_an_option_is_closed_and_leaves_nothing_behind(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS says so of a socket that was reset while it waited; here the option is one that no kernel knows."""
+    clock = VirtualClock()
+    with echo_server(shell, limits=LIMITS, clock=clock) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "TCP_NODELAY", 0x7FFF)
+            with connect(server.port) as link:
+                assert link.read_to_end() == b""
+        # What is armed for a socket that is gone would speak to whoever has its descriptor next.
+        assert server.call(server.host.wheel.next_time) == math.inf
+        assert server.transport.door._inside == set()
+        with opened(server):
+            pass
 
 
 # --- faults of ours

@@ -18,7 +18,9 @@ from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio import AnyioTransport
+from roomwire.transports.anyio.accepting import Arrival
 from roomwire.transports.anyio.carrier import Phase
+from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
 from roomwire.transports.contract import ListenOptions
 from tests.server.conftest import Serve
 from tests.server.echoing import EchoServer, echo_server
@@ -208,6 +210,104 @@ def test_a_client_that_leaves_in_the_tls_handshake(shell: Shell, ours: ssl.SSLCo
         with connect(server.port, b"") as other:
             other.half_close()
             other.read_to_end()
+
+
+# --- the door stands before the TLS handshake
+
+
+def silent_links(server: EchoServer, count: int) -> list[RawLink]:
+    """Clients that have a place at the door, and have sent no byte of their TLS handshake."""
+    links = [connect(server.port) for _ in range(count)]
+    server.until(lambda: len(server.transport.door._inside) == count)
+    return links
+
+
+def is_closed(link: RawLink) -> bool:
+    try:
+        return link.read_to_end() == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("name", ["max_pending_per_ip", "max_pending_handshakes"])
+def test_who_finds_no_place_before_its_tls_handshake_is_closed(
+    shell: Shell, ours: ssl.SSLContext, theirs: ssl.SSLContext, name: str
+) -> None:
+    limited: dict[str, Any] = {name: 5}
+    limits = Limits(handshake_timeout=300.0, **limited)
+    with echo_server(shell, listen={"ssl": ours}, limits=limits) as server:
+        silent = silent_links(server, 5)
+        for hello in (b"", b"\x16\x03\x01", request("/")):
+            with connect(server.port, hello) as link:
+                assert is_closed(link)
+        assert [refusal.status for refusal in server.host.refusals] == [503] * 3
+        # One of them goes, or is through: there is a place again.
+        silent.pop().close()
+        server.until(lambda: len(server.transport.door._inside) == 4)
+        with opened(server, theirs):
+            server.until(lambda: len(server.transport.door._inside) == 4)
+            for link in silent:
+                link.close()
+        server.until(lambda: not server.transport.door._inside)
+    assert server.transport.door._by_address == {}
+
+
+@pytest.mark.parametrize("data", [request("/ws"), b"\x16\x03\x01garbage" * 10, b""])
+def test_a_failed_tls_handshake_gives_its_place_back(shell: Shell, ours: ssl.SSLContext, data: bytes) -> None:
+    limits = Limits(handshake_timeout=0.2 if not data else 300.0, max_pending_handshakes=1)
+    with echo_server(shell, listen={"ssl": ours}, limits=limits) as server:
+        for _ in range(3):
+            with connect(server.port, data) as link:
+                link.read_to_end()
+            server.until(lambda: not server.transport.door._inside)
+        assert server.host.refusals == []
+
+
+def test_the_time_for_a_request_runs_from_accept_and_not_from_the_end_of_the_tls_handshake(
+    shell: Shell, ours: ssl.SSLContext, theirs: ssl.SSLContext
+) -> None:
+    clock = VirtualClock()
+    limits = Limits(handshake_timeout=300.0)
+    with echo_server(shell, listen={"ssl": ours}, limits=limits, clock=clock) as server:
+        (plain,) = silent_links(server, 1)
+        server.advance(200.0)
+        with RawLink(theirs.wrap_socket(plain.sock, server_hostname="localhost")) as link:
+            server.until(lambda: server.transport.carriers)
+            server.advance(101.0)
+            assert link.read(12) == b"HTTP/1.1 408"
+
+
+def test_many_tls_handshakes_at_once_are_begun_a_few_in_a_turn(
+    shell: Shell, ours: ssl.SSLContext, theirs: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = [0]
+    next_turn, turn = Door._next_turn, Arrival.turn
+
+    def count_turn(door: Door) -> None:
+        begun.append(0)
+        next_turn(door)
+
+    async def count_begun(arrival: Arrival, door: Door) -> None:
+        await turn(arrival, door)
+        begun[-1] += 1
+
+    monkeypatch.setattr(Door, "_next_turn", count_turn)
+    monkeypatch.setattr(Arrival, "turn", count_begun)
+    with echo_server(shell, listen={"ssl": ours}) as server:
+        # On the server's own loop: it sees none of them before it sees all.
+        links = server.call(lambda: [connect(server.port) for _ in range(100)])
+        server.until(lambda: sum(begun) == 100)
+        # Those that one turn let in begin in the next one, in which as many more can enter.
+        assert max(begun) <= 2 * HANDSHAKES_PER_TURN
+        for link in links:
+            link.close()
+
+
+def test_who_waits_for_its_tls_handshake_is_closed_at_the_end(shell: Shell, ours: ssl.SSLContext) -> None:
+    with echo_server(shell, listen={"ssl": ours}, limits=Limits(handshake_timeout=300.0)) as server:
+        (link,) = silent_links(server, 1)
+    assert is_closed(link)
+    link.close()
 
 
 def test_auto_takes_the_shell_with_the_cheaper_tls(ours: ssl.SSLContext) -> None:

@@ -7,32 +7,46 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from roomwire.transports.anyio.accepting import ACCEPTS_PER_TURN, Arrival, accept_each, prepare, secured
 from roomwire.transports.anyio.carrier import LINGER, Carrier
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
-from roomwire.transports.anyio.peers import peer_of
+from roomwire.transports.anyio.peers import Peer, peer_of
 
 if TYPE_CHECKING:
+    import anyio.abc
+
     from roomwire.transports.anyio.transport import AnyioTransport
 
 __all__ = ["CallbackShell", "serve_callbacks"]
 
-_ACCEPTS_PER_TURN = 32
-"""asyncio accepts as many sockets in a turn as its backlog says; the kernel's queue is another number."""
-
 
 class CallbackShell(asyncio.Protocol):
-    """Moves bytes between an asyncio transport and a carrier."""
+    """Moves bytes between an asyncio transport and a carrier; `arrival` is there under TLS."""
 
-    __slots__ = ("_carrier", "_owner")
+    __slots__ = ("_arrival", "_carrier", "_owner")
 
-    def __init__(self, owner: AnyioTransport) -> None:
+    def __init__(self, owner: AnyioTransport, arrival: Arrival | None = None) -> None:
         self._owner = owner
+        self._arrival = arrival
         self._carrier: _CallbackCarrier | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted; under TLS, its handshake is done."""
         stream = cast("asyncio.Transport", transport)
-        self._carrier = _CallbackCarrier(self._owner, stream)
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            self._owner.door.leave(arrival)  # the carrier takes its place
+            self._carrier = _CallbackCarrier(self._owner, stream, arrival.peer, THROUGH_SHELL)
+            self._carrier.due(arrival.deadline)
+        else:
+            sock = stream.get_extra_info("socket")
+            try:
+                prepare(sock)
+            except OSError:
+                stream.abort()  # the peer is gone; nothing knows of it yet
+                return
+            peer = peer_of(sock.family, stream.get_extra_info("peername"))
+            self._carrier = _CallbackCarrier(self._owner, stream, peer, sock.fileno())
         # The transport says exactly when it holds bytes and when it holds none. Not so under TLS: there a
         # limit of zero is passed by a buffer of zero bytes, and the layer below holds up to 64 KiB besides.
         stream.set_write_buffer_limits(high=1 if self._owner.secure else 0, low=0)
@@ -67,15 +81,14 @@ class CallbackShell(asyncio.Protocol):
 class _CallbackCarrier(Carrier):
     __slots__ = ("_paused", "_stream")
 
-    def __init__(self, owner: AnyioTransport, stream: asyncio.Transport) -> None:
-        sock = stream.get_extra_info("socket")
-        peer = peer_of(sock.family, stream.get_extra_info("peername"))
-        super().__init__(owner, peer, THROUGH_SHELL if owner.secure else sock.fileno())
+    def __init__(self, owner: AnyioTransport, stream: asyncio.Transport, peer: Peer, fd: int) -> None:
+        super().__init__(owner, peer, fd)
         self._stream = stream
         self._paused = False
-        if sock.family != socket.AF_UNIX:
-            # asyncio does so itself, but not for a socket of a listener that was made with protocol 0.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def due(self, deadline: float) -> None:
+        """The request's head is awaited up to then, in monotonic seconds."""
+        self._set_deadline(deadline - self._host.runtime.now())
 
     def _hand_over(self, data: bytes) -> None:
         self._stream.write(data)
@@ -100,20 +113,37 @@ class _CallbackCarrier(Carrier):
         self._stream.abort()
 
 
-async def serve_callbacks(owner: AnyioTransport, sockets: list[socket.socket], servers: list[asyncio.Server]) -> None:
-    """Accept on `sockets`, which listen already; what is made is appended to `servers`."""
+async def serve_callbacks(
+    owner: AnyioTransport, sockets: list[socket.socket], servers: list[asyncio.Server], tasks: anyio.abc.TaskGroup
+) -> None:
+    """Accept on `sockets`, which listen already: in `servers`, to which they are appended, or in tasks of `tasks`."""
+    if owner.secure:
+        # A server of the loop's own tells of a socket only when its TLS handshake is done.
+        for sock in sockets:
+            tasks.start_soon(accept_each, owner, sock, tasks, _serve_secured)
+        return
     loop = asyncio.get_running_loop()
-    options = owner.options
-    how: dict[str, Any] = {"backlog": _ACCEPTS_PER_TURN}
-    if options.ssl is not None:
-        timeout = owner.host.limits.handshake_timeout
-        how |= {"ssl": options.ssl, "ssl_handshake_timeout": timeout, "ssl_shutdown_timeout": LINGER}
     for sock in sockets:
-        here = dict(how)
+        how: dict[str, Any] = {"backlog": ACCEPTS_PER_TURN}
         create: Any = loop.create_server
         if sock.family == socket.AF_UNIX:
             create = loop.create_unix_server
             if sys.version_info >= (3, 13) and not type(loop).__module__.startswith("uvloop"):
-                here["cleanup_socket"] = False  # paths are removed by who made them: `listeners`
-        servers.append(await create(lambda: CallbackShell(owner), sock=sock, **here))
-        sock.listen(options.backlog)
+                how["cleanup_socket"] = False  # paths are removed by who made them: `listeners`
+        servers.append(await create(lambda: CallbackShell(owner), sock=sock, **how))
+        sock.listen(owner.options.backlog)
+
+
+async def _serve_secured(owner: AnyioTransport, sock: socket.socket) -> None:
+    """One socket up to the end of its TLS handshake; from there on it is the callbacks'."""
+    await secured(owner, sock, _shake_hands)
+
+
+async def _shake_hands(owner: AnyioTransport, sock: socket.socket, arrival: Arrival) -> None:
+    await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: CallbackShell(owner, arrival),
+        sock,
+        ssl=owner.options.ssl,
+        ssl_handshake_timeout=owner.host.limits.handshake_timeout,  # never before the deadline
+        ssl_shutdown_timeout=LINGER,
+    )

@@ -6,35 +6,27 @@ continued, since how much of it went out is unknown: to cancel is to abort.
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 from anyio.streams.tls import TLSStream
 
+from roomwire.transports.anyio.accepting import Arrival, accept_each, greet, secured
 from roomwire.transports.anyio.carrier import Carrier, Phase
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
-from roomwire.transports.anyio.peers import Peer, peer_of
+from roomwire.transports.anyio.peers import Peer
 
 if TYPE_CHECKING:
     from roomwire.transports.anyio.transport import AnyioTransport
 
 __all__ = ["serve_portably"]
 
-logger = logging.getLogger("roomwire")
-
 _READ = 65_536
 _PIECE = 16_384
 """Bytes of one `send`: between two of them one can see that a slow peer does take some."""
-_ACCEPTS_PER_TURN = 32
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_EXHAUSTED_PAUSE = 0.1
-"""Seconds until the next attempt to accept where the process has no descriptor left (trio: 0.1)."""
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
 
@@ -52,6 +44,10 @@ class _StreamCarrier(Carrier):
         self._can_read = anyio.Event()
         self._can_read.set()
         self._flushed: anyio.Event | None = None
+
+    def due(self, deadline: float) -> None:
+        """The request's head is awaited up to then, in monotonic seconds."""
+        self._set_deadline(deadline - self._host.runtime.now())
 
     def _hand_over(self, data: bytes) -> None:
         self._pending = memoryview(data)
@@ -109,13 +105,17 @@ class _StreamCarrier(Carrier):
                 self._now_writable()
 
 
-async def _run(owner: AnyioTransport, peer: Peer, fd: int, stream: anyio.abc.ByteStream) -> None:
-    """One connection, to its end."""
+async def _run(
+    owner: AnyioTransport, peer: Peer, fd: int, stream: anyio.abc.ByteStream, deadline: float | None = None
+) -> None:
+    """One connection, to its end; `deadline` is that of its request's head where the time runs already."""
     cause: BaseException | None = None
     carrier: _StreamCarrier | None = None
     try:
         async with anyio.create_task_group() as tasks:
             carrier = _StreamCarrier(owner, peer, fd, stream, tasks.cancel_scope)
+            if deadline is not None:
+                carrier.due(deadline)
             owner.welcome(carrier)
             tasks.start_soon(carrier.write_held)
             cause = await carrier.read()
@@ -125,70 +125,72 @@ async def _run(owner: AnyioTransport, peer: Peer, fd: int, stream: anyio.abc.Byt
             carrier.lost(cause)
 
 
-async def _serve_socket(owner: AnyioTransport, sock: socket.socket) -> None:
-    """One accepted socket."""
+async def _stream_of(sock: socket.socket) -> anyio.abc.ByteStream:
     try:
-        peer = peer_of(sock.family, sock.getpeername())
-        unix = sock.family == socket.AF_UNIX
-        if not unix:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        kind = anyio.abc.UNIXSocketStream if unix else anyio.abc.SocketStream
+        if sock.family == socket.AF_UNIX:
+            return await anyio.abc.UNIXSocketStream.from_socket(sock)
+        return await anyio.abc.SocketStream.from_socket(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _close(stream: anyio.abc.ByteStream) -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.aclose_forcefully(stream)
+
+
+async def _serve_plain(owner: AnyioTransport, sock: socket.socket) -> None:
+    """One accepted socket."""
+    peer = greet(sock)
+    if peer is None:
+        return
+    try:
         # asyncio closes the socket of a peer that is gone a turn before the reader hears of it, and the
         # kernel gives the number to the next one: so there is one of our own.
-        own = os.dup(sock.fileno()) if owner.options.ssl is None else None
-        try:
-            stream: anyio.abc.ByteStream = await kind.from_socket(sock)
-        except BaseException:
-            _close(own)
-            raise
-    except (OSError, ValueError):
-        sock.close()  # the peer went away while it waited to be accepted
+        own = os.dup(sock.fileno())
+    except OSError:
+        sock.close()
         return
-    context = owner.options.ssl
     try:
-        if context is not None:
-            with anyio.fail_after(owner.host.limits.handshake_timeout):
-                stream = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
-    except (ssl.SSLError, TimeoutError, *_BROKEN) as error:
-        fields = {"event": "tls_failed", "peer": peer.name, "error": type(error).__name__}
-        logger.debug("a TLS handshake failed", extra={"roomwire": fields})
-    else:
-        await _run(owner, peer, THROUGH_SHELL if own is None else own, stream)
-    finally:
-        _close(own)
-        with anyio.CancelScope(shield=True):
-            await anyio.aclose_forcefully(stream)
-
-
-def _close(fd: int | None) -> None:
-    if fd is not None:
-        os.close(fd)
-
-
-async def _accept(owner: AnyioTransport, sock: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
-    """Until `anyio.notify_closing` is called for the socket."""
-    while True:
         try:
-            await anyio.wait_readable(sock)
-        except anyio.ClosedResourceError:
-            return
-        for _ in range(_ACCEPTS_PER_TURN):
-            try:
-                tasks.start_soon(_serve_socket, owner, sock.accept()[0])
-            except BlockingIOError:
-                break
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                fields = {"event": "exhausted", "error": error.strerror, "open": len(owner.carriers)}
-                logger.error("cannot accept connections now", extra={"roomwire": fields})
-                await anyio.sleep(_EXHAUSTED_PAUSE)
-                break
+            stream = await _stream_of(sock)
+        except (OSError, ValueError):
+            return  # the peer went away
+        try:
+            await _run(owner, peer, own, stream)
+        finally:
+            await _close(stream)
+    finally:
+        os.close(own)
+
+
+async def _serve_secured(owner: AnyioTransport, sock: socket.socket) -> None:
+    """One accepted socket that is to speak TLS."""
+    shaken = await secured(owner, sock, _shake_hands)
+    if shaken is not None:
+        peer, stream, deadline = shaken
+        try:
+            await _run(owner, peer, THROUGH_SHELL, stream, deadline)
+        finally:
+            await _close(stream)
+
+
+async def _shake_hands(
+    owner: AnyioTransport, sock: socket.socket, arrival: Arrival
+) -> tuple[Peer, anyio.abc.ByteStream, float]:
+    stream = await _stream_of(sock)
+    try:
+        secure = await TLSStream.wrap(
+            stream, server_side=True, ssl_context=owner.options.ssl, standard_compatible=False
+        )
+    except BaseException:
+        await _close(stream)
+        raise
+    return arrival.peer, secure, arrival.deadline
 
 
 async def serve_portably(owner: AnyioTransport, sockets: list[socket.socket], tasks: anyio.abc.TaskGroup) -> None:
     """Accept on `sockets`, which listen already, in tasks of `tasks`."""
     for sock in sockets:
-        tasks.start_soon(_accept, owner, sock, tasks)
+        tasks.start_soon(accept_each, owner, sock, tasks, _serve_secured if owner.secure else _serve_plain)

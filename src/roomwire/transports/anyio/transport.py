@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.lowlevel
 
+from roomwire.transports.anyio.accepting import Arrival
 from roomwire.transports.anyio.callback import serve_callbacks
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import Door
 from roomwire.transports.anyio.forwarded import Proxies
 from roomwire.transports.anyio.listeners import Listeners
+from roomwire.transports.anyio.opening import FULL
 from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.portable import serve_portably
 from roomwire.transports.contract import Capabilities, Host, ListenOptions
@@ -76,7 +78,7 @@ class AnyioTransport:
         try:
             async with anyio.create_task_group() as tasks:
                 if self._uses_callbacks():
-                    await serve_callbacks(self, self._listeners.sockets, self._servers)
+                    await serve_callbacks(self, self._listeners.sockets, self._servers, tasks)
                 else:
                     await serve_portably(self, self._listeners.sockets, tasks)
                 ready(self._listeners.addresses)
@@ -130,6 +132,15 @@ class AnyioTransport:
         if self.options.proxy_headers and self.proxies.trust(peer.host):
             return ""
         return peer.group
+
+    def arrive(self, peer: Peer) -> Arrival | None:
+        """A socket was accepted that is to speak TLS: it has a place at the door from now on, or none is left."""
+        deadline = self.host.runtime.now() + self.host.limits.handshake_timeout
+        arrival = Arrival(peer, self.counted_address(peer), deadline)
+        if self.door.has_place(arrival):
+            return arrival
+        self.host.refused(None, FULL, peer.name)
+        return None
 
     def welcome(self, carrier: Carrier) -> None:
         """A socket was accepted: let it in, have it wait, or turn it away."""

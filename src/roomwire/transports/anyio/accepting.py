@@ -1,0 +1,147 @@
+"""Accepting: the sockets that the portable shell serves, and in either shell those that are to speak TLS.
+
+A socket can be silent in its TLS handshake as well. So it takes its place at the door before that, and has one
+deadline from here to the end of its request's head.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.abc
+
+from roomwire.transports.anyio.peers import Peer, peer_of
+
+if TYPE_CHECKING:
+    from roomwire.transports.anyio.door import Door
+    from roomwire.transports.anyio.transport import AnyioTransport
+
+__all__ = ["ACCEPTS_PER_TURN", "Arrival", "accept_each", "greet", "prepare", "secured"]
+
+logger = logging.getLogger("roomwire")
+
+ACCEPTS_PER_TURN = 32
+"""A loop by itself accepts as many sockets in a turn as its backlog says; the kernel's queue is another number."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE = 0.1
+"""Seconds until the next attempt to accept where the process has no descriptor left (trio: 0.1)."""
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
+
+_T = TypeVar("_T")
+
+
+class Arrival:
+    """A socket up to the end of its TLS handshake; a visitor at the door.
+
+    Attributes:
+        peer: the other end.
+        address: see `roomwire.transports.anyio.door.Visitor`.
+        deadline: of the TLS handshake and the request's head together, in monotonic seconds.
+    """
+
+    __slots__ = ("_turn", "address", "deadline", "peer")
+
+    def __init__(self, peer: Peer, address: str, deadline: float) -> None:
+        self.peer = peer
+        self.address = address
+        self.deadline = deadline
+        self._turn: anyio.Event | None = None
+
+    def enter(self) -> None:
+        """See `roomwire.transports.anyio.door.Visitor`."""
+        if self._turn is not None:
+            self._turn.set()
+
+    async def turn(self, door: Door) -> None:
+        """Wait for its turn at the door: a TLS handshake costs more than what follows it."""
+        if not door.knock(self):
+            self._turn = anyio.Event()
+            await self._turn.wait()
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set what a socket that was accepted needs.
+
+    Raises:
+        OSError: the peer is gone already (macOS: EINVAL after a reset).
+    """
+    if sock.family != socket.AF_UNIX:
+        # asyncio does so itself, but not for a socket of a listener that was made with protocol 0.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def greet(sock: socket.socket) -> Peer | None:
+    """Prepare a socket that was accepted, and say whose it is; None where that one is gone, and it is closed then."""
+    try:
+        peer = peer_of(sock.family, sock.getpeername())
+        prepare(sock)
+    except OSError:
+        sock.close()
+        return None
+    return peer
+
+
+async def accept_each(
+    owner: AnyioTransport,
+    listener: socket.socket,
+    tasks: anyio.abc.TaskGroup,
+    serve: Callable[[AnyioTransport, socket.socket], Coroutine[Any, Any, object]],
+) -> None:
+    """Serve each socket in a task of its own, until `anyio.notify_closing` is called for the listener."""
+    while True:
+        try:
+            await anyio.wait_readable(listener)
+        except anyio.ClosedResourceError:
+            return
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                tasks.start_soon(serve, owner, listener.accept()[0])
+            except BlockingIOError:
+                break
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                fields = {"event": "exhausted", "error": error.strerror, "open": len(owner.carriers)}
+                logger.error("cannot accept connections now", extra={"roomwire": fields})
+                await anyio.sleep(_EXHAUSTED_PAUSE)
+                break
+
+
+async def secured(
+    owner: AnyioTransport,
+    sock: socket.socket,
+    handshake: Callable[[AnyioTransport, socket.socket, Arrival], Awaitable[_T]],
+) -> _T | None:
+    """Take a socket through its TLS handshake; None where that failed, and the socket is closed then.
+
+    It has a place at the door meanwhile. Who calls has its carrier welcomed in the same turn of the loop, so
+    that it gets that place.
+    """
+    peer = greet(sock)
+    if peer is None:
+        return None
+    arrival = owner.arrive(peer)
+    if arrival is None:
+        sock.close()  # before TLS there is no way to say why
+        return None
+    try:
+        with anyio.fail_after(arrival.deadline - owner.host.runtime.now()):
+            try:
+                await arrival.turn(owner.door)
+            except BaseException:
+                sock.close()
+                raise
+            return await handshake(owner, sock, arrival)
+    except _BROKEN as error:  # OSError has ssl.SSLError and TimeoutError
+        fields = {"event": "tls_failed", "peer": peer.name, "error": type(error).__name__}
+        logger.debug("a TLS handshake failed", extra={"roomwire": fields})
+        return None
+    finally:
+        owner.door.leave(arrival)
