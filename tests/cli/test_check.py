@@ -223,6 +223,7 @@ LIMITS = [
     limit("write_timeout", 1, " seconds are little: a phone that changes", 5),
     limit("replay_events", 1_000_000, " is a lot: clients that come back at once", 100_000),
     limit("replay_bytes", 268_435_456, " is a lot: clients that come back at once", 67_108_864),
+    limit("reply_bytes", 1_000_000_000, " is a lot: every user may", 268_435_456),
     limit("snapshot_timeout", 120, " seconds are a lot: a client shows nothing", 30),
     limit("idempotency_window", 1_000_000, " seconds are a lot: every reply", 86_400),
     limit("idempotency_window", 60, " seconds are little: after a break", 120),
@@ -474,8 +475,7 @@ class TestThisMachine:
             assert warnings_of(project) == []
 
     def test_more_memory_for_one_user_than_there_is(self, project: Project) -> None:
-        worst = machine.worst_connection(Limits())
-        most = machine._memory() // worst
+        most = (machine._memory() - Limits().reply_bytes) // machine.worst_connection(Limits())
         assert most > 5, "the tests need more memory"
         text = "one user may make the node hold"
         for count, warned in ((most, False), (most + 1, True)):
@@ -486,7 +486,7 @@ class TestThisMachine:
         assert found[0]["change"].startswith(f"[limits] connections_per_user = {most}; or less of inbox_messages")
 
     def test_without_accounts_everybody_is_one_user(self, project: Project) -> None:
-        most = machine._memory() // machine.worst_connection(Limits())
+        most = machine._memory() // (machine.worst_connection(Limits()) + Limits().reply_bytes)
         for count, warned in ((most, False), (most + 1, True)):
             configured(project, f'[auth]\ntype = "anonymous"\n[limits]\nmax_connections = {count}\n')
             found = [item for item in warnings_of(project) if item["warning"].startswith("anybody may make the node")]

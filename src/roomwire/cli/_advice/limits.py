@@ -48,6 +48,7 @@ _MOST: dict[str, tuple[float, str]] = {
     "write_timeout": (120, "a reader that takes nothing keeps its outbox as long"),
     "replay_events": (100_000, "clients that come back at once make the server read as many for each of them"),
     "replay_bytes": (67_108_864, "clients that come back at once make the server hold as much for each of them"),
+    "reply_bytes": (268_435_456, "every user may make the backplane hold as much"),
     "snapshot_timeout": (30, "a client shows nothing of the room as long"),
     "idempotency_window": (86_400, "every reply to a message with an id is kept as long"),
     "resume_timeout": (60, "a connection that never says where it was is kept as long"),

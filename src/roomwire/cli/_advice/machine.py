@@ -18,15 +18,28 @@ __all__ = ["advice", "worst_connection"]
 
 _OTHER_FILES = 64
 """Descriptors that are not connections: listeners, the loop, the backplane, what is imported."""
+# What docs/explanation/memory.md counts with; tests/server/test_memory.py holds a process to it.
 _READ = 262_144
-"""Bytes that one read of a socket may give (docs/explanation/memory.md)."""
+"""Bytes of one read of a socket: what came in it is taken in, though the inbox be full."""
+_WIDEST = 4
+"""Bytes of a character in a text that has one beyond U+FFFF."""
+_DECODED = 37
+"""Bytes of the value for one of the JSON text that it is read from: objects in objects."""
+_COMMAND = 600
+_BLOCK = 200
+_OBJECTS = 32_768
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def worst_connection(limits: Limits) -> int:
     """The most bytes that one connection can make a node hold; docs/explanation/memory.md has the sum."""
-    inbox = limits.inbox_messages * limits.max_message_size
-    return limits.max_message_size + inbox + limits.outbox_bytes + limits.replay_bytes + limits.max_state_size + _READ
+    message = limits.max_message_size
+    coming_in = 2 * message + _WIDEST * _READ
+    waiting = limits.inbox_messages * (_WIDEST * message + _COMMAND)
+    handled = (_WIDEST + _DECODED) * message
+    going_out = limits.outbox_bytes + _BLOCK * limits.outbox_messages
+    catching_up = limits.replay_bytes + _BLOCK * limits.replay_events + limits.max_state_size
+    return coming_in + waiting + handled + going_out + catching_up + _OBJECTS
 
 
 def advice(loaded: Loaded) -> Iterator[Advice]:
@@ -55,18 +68,21 @@ def _of_descriptors(loaded: Loaded) -> Iterator[Advice]:
 
 def _of_memory(settings: Settings, memory: int) -> Iterator[Advice]:
     limits = settings.limits
-    worst = worst_connection(limits)
-    anonymous = settings.auth.type == "anonymous"
-    # An account has so many connections; who needs none has them all.
-    name = "max_connections" if anonymous else "connections_per_user"
-    count = min(getattr(limits, name), limits.max_connections)
-    if count * worst > memory:
-        who = "anybody" if anonymous else "one user"
+    worst, replies = worst_connection(limits), limits.reply_bytes
+    # An account has so many connections; who needs none has them all, and is another user in each.
+    if settings.auth.type == "anonymous":
+        who, name, count = "anybody", "max_connections", limits.max_connections
+        worst, replies = worst + replies, 0
+    else:
+        who, name = "one user", "connections_per_user"
+        count = min(limits.connections_per_user, limits.max_connections)
+    if count * worst + replies > memory:
         yield Advice(
             ("limits", name),
-            f"{who} may make the node hold {size(count * worst)}, {size(worst)} for a connection,"
+            f"{who} may make the node hold {size(count * worst + replies)}, {size(worst)} for a connection,"
             f" and this machine has {size(memory)}",
-            f"[limits] {name} = {max(1, memory // worst)}; or less of inbox_messages, outbox_bytes and replay_bytes",
+            f"[limits] {name} = {max(1, (memory - replies) // worst)};"
+            " or less of inbox_messages, outbox_bytes and replay_bytes",
         )
 
 
