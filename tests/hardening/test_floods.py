@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from roomwire.core.frames import Opcode
+from roomwire.core.assembly import FrameAssembler
+from roomwire.core.frames import Opcode, Received
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from tests.server.conftest import Serve
@@ -57,6 +60,28 @@ def test_a_flood_ends_its_connection_before_it_costs_much(
         assert connection._received <= LIMITS.frame_burst + SLICE
         assert pongs <= (LIMITS.frame_burst + SLICE) // 16
         assert ann.request("whoami")["event"] == "ack"
+
+
+def test_what_a_flooder_sends_on_is_not_read(shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our close is out for its flood: the frames behind it are dropped as bytes, not parsed one by one."""
+    parsed = 0
+    feed = FrameAssembler.feed
+
+    def counted(self: FrameAssembler, data: bytes, start: int, received: list[Received]) -> int:
+        nonlocal parsed
+        parsed += 1
+        return feed(self, data, start, received)
+
+    monkeypatch.setattr(FrameAssembler, "feed", counted)
+    server = serve(shell, clock=VirtualClock())
+    ann = server.connect("ann")
+    with attacker(server) as link:
+        link.sock.settimeout(1)
+        with suppress(OSError):
+            for _ in range(50):
+                link.send(PONG * 20_000)
+        assert ann.request("whoami")["event"] == "ack"
+    assert parsed <= LIMITS.frame_burst + 2 * SLICE
 
 
 def test_a_steady_stream_of_pings_is_answered_and_is_no_flood(shell: Shell, serve: Serve) -> None:
