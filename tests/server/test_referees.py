@@ -10,6 +10,8 @@ import aiohttp
 import anyio
 import pytest
 
+from roomwire import Connection
+from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.limits import Limits
 from tests.server.conftest import Serve
 from tests.server.live import LiveServer, Shell, make_token
@@ -97,6 +99,9 @@ def test_a_close_by_the_client_is_in_order(shell: Shell, serve: Serve, client: R
 # --- what they see of a refusal
 
 
+ONE_EACH = Limits(connections_per_user=1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A request that is refused, and with what."""
@@ -110,6 +115,7 @@ class Case:
     protocols: tuple[str, ...] = ("roomwire.v1",)
     headers: Mapping[str, str] = field(default_factory=dict)
     answer: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = ONE_EACH
     prepare: Callable[[LiveServer], object] = lambda server: None
 
 
@@ -122,7 +128,20 @@ def begin_drain(server: LiveServer) -> None:
     server.node.drain.began = True
 
 
+def cut_the_store_off(server: LiveServer) -> None:
+    assert isinstance(server.node.backplane, MemoryBackplane)
+    server.node.backplane.cut()
+
+
+def break_the_hook(server: LiveServer) -> None:
+    async def fail(connection: Connection) -> None:
+        raise RuntimeError("the database is gone")
+
+    server.node.app.log.admitted = fail  # type: ignore[attr-defined]
+
+
 CASES = {
+    "a head that is too large": Case(431, "bad_request", headers={"X-Padding": "x" * 17_000}),
     "another path": Case(404, "not_found", path="/other"),
     "an unknown subprotocol": Case(400, "bad_request", protocols=("graphql-ws",)),
     "a bad client id": Case(400, "bad_request", query="?client=x"),
@@ -131,6 +150,9 @@ CASES = {
     "another origin": Case(403, "forbidden", headers={"Origin": "https://evil.example"}),
     "a bad token": Case(401, "unauthorized", token="x", answer={"www-authenticate": "Bearer"}),
     "the connect hook": Case(403, "forbidden", user="banned"),
+    "full": Case(503, "unavailable", user="bob", limits=Limits(max_connections=1), prepare=fill),
+    "a hook that fails": Case(503, "unavailable", prepare=break_the_hook, answer={"retry-after": "*"}),
+    "no store": Case(503, "unavailable", prepare=cut_the_store_off, answer={"retry-after": "*"}),
     "too many connections": Case(429, "too_many_connections", prepare=fill, answer={"retry-after": "*"}),
 }
 
@@ -138,8 +160,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_each_sees_the_status_of_a_refusal(serve: Serve, client: Referee, name: str) -> None:
     case = CASES[name]
-    server = serve(limits=Limits(connections_per_user=1))
-    server.call(case.prepare, server) if case.prepare is begin_drain else case.prepare(server)
+    server = serve(limits=case.limits)
+    case.prepare(server) if case.prepare is fill else server.call(case.prepare, server)
     url = server.url.removesuffix("/ws") + case.path + case.query
     headers = {"Authorization": f"Bearer {case.token or make_token(case.user)}", **case.headers}
     try:
@@ -162,4 +184,4 @@ def test_every_status_of_the_protocol_is_seen(serve: Serve) -> None:
             return response.status, (await response.json())["error"]
 
     assert anyio.run(get) == (426, "upgrade_required")  # no WebSocket client sends what is answered with it
-    assert {case.status for case in CASES.values()} | {426} == {400, 401, 403, 404, 426, 429, 503}
+    assert {case.status for case in CASES.values()} | {426} == {400, 401, 403, 404, 426, 429, 431, 503}
