@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import anyio.abc
 
 from roomwire.transports.anyio.peers import Peer, peer_of
 
@@ -86,13 +85,8 @@ def greet(sock: socket.socket) -> Peer | None:
     return peer
 
 
-async def accept_each(
-    owner: AnyioTransport,
-    listener: socket.socket,
-    tasks: anyio.abc.TaskGroup,
-    serve: Callable[[AnyioTransport, socket.socket], Coroutine[Any, Any, object]],
-) -> None:
-    """Serve each socket in a task of its own, until `anyio.notify_closing` is called for the listener."""
+async def accept_each(owner: AnyioTransport, listener: socket.socket, start: Callable[[socket.socket], object]) -> None:
+    """Start a task for each socket, until `anyio.notify_closing` is called for the listener."""
     while True:
         try:
             await anyio.wait_readable(listener)
@@ -100,7 +94,7 @@ async def accept_each(
             return
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                tasks.start_soon(serve, owner, listener.accept()[0])
+                start(listener.accept()[0])
             except BlockingIOError:
                 break
             except ConnectionAbortedError:
@@ -121,8 +115,8 @@ async def secured(
 ) -> _T | None:
     """Take a socket through its TLS handshake; None where that failed, and the socket is closed then.
 
-    It has a place at the door meanwhile. Who calls has its carrier welcomed in the same turn of the loop, so
-    that it gets that place.
+    `handshake` minds the deadline, and closes the socket where it fails. The place at the door is given back at
+    the end: who calls has its carrier welcomed in the same turn of the loop, so that it gets that place.
     """
     peer = greet(sock)
     if peer is None:
@@ -132,13 +126,12 @@ async def secured(
         sock.close()  # before TLS there is no way to say why
         return None
     try:
-        with anyio.fail_after(arrival.deadline - owner.host.runtime.now()):
-            try:
-                await arrival.turn(owner.door)
-            except BaseException:
-                sock.close()
-                raise
-            return await handshake(owner, sock, arrival)
+        try:
+            await arrival.turn(owner.door)  # it comes soon, whoever else is silent
+        except BaseException:
+            sock.close()
+            raise
+        return await handshake(owner, sock, arrival)
     except _BROKEN as error:  # OSError has ssl.SSLError and TimeoutError
         fields = {"event": "tls_failed", "peer": peer.name, "error": type(error).__name__}
         logger.debug("a TLS handshake failed", extra={"roomwire": fields})

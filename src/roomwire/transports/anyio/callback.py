@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from roomwire.transports.anyio.accepting import ACCEPTS_PER_TURN, Arrival, accept_each, prepare, secured
@@ -19,37 +20,32 @@ if TYPE_CHECKING:
 
 __all__ = ["CallbackShell", "serve_callbacks"]
 
+_LEAST = 0.001
+"""Seconds; a loop takes no time-out of zero."""
+
 
 class CallbackShell(asyncio.Protocol):
-    """Moves bytes between an asyncio transport and a carrier; `arrival` is there under TLS."""
+    """Moves bytes between an asyncio transport and a carrier."""
 
-    __slots__ = ("_arrival", "_carrier", "_owner")
+    __slots__ = ("_carrier", "_owner")
 
-    def __init__(self, owner: AnyioTransport, arrival: Arrival | None = None) -> None:
+    def __init__(self, owner: AnyioTransport) -> None:
         self._owner = owner
-        self._arrival = arrival
         self._carrier: _CallbackCarrier | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A socket was accepted; under TLS, its handshake is done."""
+        """A socket was accepted."""
         stream = cast("asyncio.Transport", transport)
-        arrival, self._arrival = self._arrival, None
-        if arrival is not None:
-            self._owner.door.leave(arrival)  # the carrier takes its place
-            self._carrier = _CallbackCarrier(self._owner, stream, arrival.peer, THROUGH_SHELL)
-            self._carrier.due(arrival.deadline)
-        else:
-            sock = stream.get_extra_info("socket")
-            try:
-                prepare(sock)
-            except OSError:
-                stream.abort()  # the peer is gone; nothing knows of it yet
-                return
-            peer = peer_of(sock.family, stream.get_extra_info("peername"))
-            self._carrier = _CallbackCarrier(self._owner, stream, peer, sock.fileno())
-        # The transport says exactly when it holds bytes and when it holds none. Not so under TLS: there a
-        # limit of zero is passed by a buffer of zero bytes, and the layer below holds up to 64 KiB besides.
-        stream.set_write_buffer_limits(high=1 if self._owner.secure else 0, low=0)
+        sock = stream.get_extra_info("socket")
+        try:
+            prepare(sock)
+        except OSError:
+            stream.abort()  # before anything keeps its descriptor
+            return
+        peer = peer_of(sock.family, stream.get_extra_info("peername"))
+        self._carrier = _CallbackCarrier(self._owner, stream, peer, sock.fileno())
+        # The transport says exactly when it holds bytes and when it holds none.
+        stream.set_write_buffer_limits(high=0, low=0)
         self._owner.welcome(self._carrier)
 
     def data_received(self, data: bytes) -> None:
@@ -76,6 +72,26 @@ class CallbackShell(asyncio.Protocol):
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             carrier.lost(exc)
+
+
+class _SecuredShell(CallbackShell):
+    __slots__ = ("_arrival",)
+
+    def __init__(self, owner: AnyioTransport, arrival: Arrival) -> None:
+        super().__init__(owner)
+        self._arrival: Arrival | None = arrival
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The TLS handshake is done."""
+        stream = cast("asyncio.Transport", transport)
+        arrival, self._arrival = self._arrival, None
+        assert arrival is not None
+        self._owner.door.leave(arrival)  # the carrier takes its place
+        self._carrier = _CallbackCarrier(self._owner, stream, arrival.peer, THROUGH_SHELL)
+        self._carrier.due(arrival.deadline)
+        # Here a limit of zero is passed by a buffer of zero bytes, and the layer below holds up to 64 KiB besides.
+        stream.set_write_buffer_limits(high=1, low=0)
+        self._owner.welcome(self._carrier)
 
 
 class _CallbackCarrier(Carrier):
@@ -120,7 +136,7 @@ async def serve_callbacks(
     if owner.secure:
         # A server of the loop's own tells of a socket only when its TLS handshake is done.
         for sock in sockets:
-            tasks.start_soon(accept_each, owner, sock, tasks, _serve_secured)
+            tasks.start_soon(accept_each, owner, sock, partial(owner.host.runtime.spawn, _serve_secured, owner))
         return
     loop = asyncio.get_running_loop()
     for sock in sockets:
@@ -141,9 +157,9 @@ async def _serve_secured(owner: AnyioTransport, sock: socket.socket) -> None:
 
 async def _shake_hands(owner: AnyioTransport, sock: socket.socket, arrival: Arrival) -> None:
     await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: CallbackShell(owner, arrival),
+        lambda: _SecuredShell(owner, arrival),
         sock,
         ssl=owner.options.ssl,
-        ssl_handshake_timeout=owner.host.limits.handshake_timeout,  # never before the deadline
+        ssl_handshake_timeout=max(arrival.deadline - owner.host.runtime.now(), _LEAST),
         ssl_shutdown_timeout=LINGER,
     )

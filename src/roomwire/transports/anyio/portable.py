@@ -181,9 +181,10 @@ async def _shake_hands(
 ) -> tuple[Peer, anyio.abc.ByteStream, float]:
     stream = await _stream_of(sock)
     try:
-        secure = await TLSStream.wrap(
-            stream, server_side=True, ssl_context=owner.options.ssl, standard_compatible=False
-        )
+        with anyio.fail_after(arrival.deadline - owner.host.runtime.now()):
+            secure = await TLSStream.wrap(
+                stream, server_side=True, ssl_context=owner.options.ssl, standard_compatible=False
+            )
     except BaseException:
         await _close(stream)
         raise
@@ -192,5 +193,9 @@ async def _shake_hands(
 
 async def serve_portably(owner: AnyioTransport, sockets: list[socket.socket], tasks: anyio.abc.TaskGroup) -> None:
     """Accept on `sockets`, which listen already, in tasks of `tasks`."""
+
+    def start(accepted: socket.socket) -> None:
+        tasks.start_soon(_serve_secured if owner.secure else _serve_plain, owner, accepted)
+
     for sock in sockets:
-        tasks.start_soon(accept_each, owner, sock, tasks, _serve_secured if owner.secure else _serve_plain)
+        tasks.start_soon(accept_each, owner, sock, start)
