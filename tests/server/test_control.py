@@ -318,6 +318,34 @@ def test_a_client_that_comes_to_another_node_closes_its_old_connection(cluster: 
     assert old.closed() == (4501, "replaced by another connection")
 
 
+@pytest.mark.parametrize(("policy", "code"), [("refuse", 4004), ("evict", 4501)])
+def test_a_slot_that_went_to_another_client_says_so(policy: Any, code: int) -> None:
+    """The message to the evicted one may be lost; with a passing code it would come back and evict another."""
+    limits = Limits(connections_per_user=1, on_connection_limit=policy)
+    with live_cluster([make_app(), make_app()], rooms=ROOMS, limits=limits) as (one, two):
+        old = one.connect("ann", query="client=ann-phone")
+        one.node.control.told = lambda body: None  # type: ignore[method-assign]  # a lost control message
+        backplane = one.node.backplane
+        assert isinstance(backplane, MemoryBackplane)
+        if policy == "refuse":
+            backplane.hub.slots.clear()  # it lapsed
+        new = two.connect("ann", query="client=ann-tablet")
+        one.call(one.node.upkeep._refresh)
+        assert old.closed()[0] == code
+        assert new.request("whoami")["event"] == "ack"
+
+
+def test_who_lost_its_slot_to_its_own_client_is_replaced_and_not_rate_limited(cluster: list[LiveServer]) -> None:
+    """With a passing code it would come back, and throw out the connection that took its place (section 1.5)."""
+    one, two = cluster
+    old = one.connect("ann", query="client=ann-phone")
+    one.node.control.told = lambda body: None  # type: ignore[method-assign]  # a lost control message
+    new = two.connect("ann", query="client=ann-phone")
+    one.call(one.node.upkeep._refresh)
+    assert old.closed() == (4501, "replaced by another connection")
+    assert new.request("whoami")["event"] == "ack"
+
+
 def test_control_messages_reach_all_nodes(cluster: list[LiveServer]) -> None:
     one, two = cluster
     here, there = one.connect("ann"), two.connect("ann")

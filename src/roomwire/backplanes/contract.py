@@ -27,6 +27,7 @@ __all__ = [
     "Claim",
     "HistoryPolicy",
     "Holder",
+    "Lost",
     "Member",
     "Reservation",
     "Sink",
@@ -92,6 +93,16 @@ class Claim(NamedTuple):
     granted: bool
     displaced: Holder | None = None
     """The connection that lost its slot to this claim and is to be closed, on whatever node it is."""
+
+
+class Lost(NamedTuple):
+    """A slot that `Backplane.refresh` did not extend."""
+
+    user: str
+    holder: Holder
+    """Whose connection is to be closed."""
+    replaced: bool
+    """Whether its own client holds the slot by now, in another connection; else others took the user's slots."""
 
 
 class Reservation(NamedTuple):
@@ -208,12 +219,12 @@ class Backplane(Protocol):
         slots: Iterable[tuple[str, Holder]],
         *,
         limit: int | None = None,
-    ) -> list[tuple[str, Holder]]:
+    ) -> list[Lost]:
         """Extend (or make anew) the leases of this node: (room, member) and (user, holder) pairs.
 
         A lease that another connection holds by now stays its own. Returns the slots that this node
-        does not have any more, since another connection holds them, or since they lapsed and `limit`
-        others are taken by now: their connections are to be closed.
+        does not have any more, since another connection of their client holds them, or since they lapsed
+        or went to others, and `limit` others are taken by now: their connections are to be closed.
         """
         ...
 

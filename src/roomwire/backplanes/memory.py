@@ -23,6 +23,7 @@ from roomwire.backplanes.contract import (
     Claim,
     HistoryPolicy,
     Holder,
+    Lost,
     Member,
     Reservation,
     Sink,
@@ -246,7 +247,7 @@ class MemoryBackplane:
         slots: Iterable[tuple[str, Holder]],
         *,
         limit: int | None = None,
-    ) -> list[tuple[str, Holder]]:
+    ) -> list[Lost]:
         """See the contract."""
         hub = self._check()
         now = hub.clock()
@@ -262,10 +263,10 @@ class MemoryBackplane:
         for user, holder in slots:
             held = hub.user_slots(user, now)
             slot = held.get(holder.client)
-            taken = slot is not None and slot.holder.connection != holder.connection
+            replaced = slot is not None and slot.holder.connection != holder.connection
             full = slot is None and limit is not None and len(held) >= limit
-            if taken or full:
-                lost.append((user, holder))
+            if replaced or full:
+                lost.append(Lost(user, holder, replaced))
             else:
                 held[holder.client] = Slot(holder, now + LEASE)
         return lost

@@ -12,7 +12,7 @@ from roomwire.backplanes.contract import Holder
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.errors import Unavailable
 from roomwire.node.presence import member_of
-from roomwire.node.workers import LEASE
+from roomwire.node.replies import LEASE
 
 if TYPE_CHECKING:
     from roomwire.node.node import Node
@@ -41,7 +41,7 @@ class Upkeep:
         self.lag = 0.0
         self._jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (CHECK_EVERY, node.hub.healing.check_positions),
-            (RENEW_EVERY, self._renew),
+            (RENEW_EVERY, node.replies.renew),
             (REFRESH_EVERY, self._refresh),
             (SWEEP_EVERY, self._sweep),
         ]
@@ -78,10 +78,6 @@ class Upkeep:
         finally:
             self._busy.discard(index)
 
-    async def _renew(self) -> None:
-        for key in list(self._node.workers.running):
-            await self._node.backplane.renew(key, LEASE)
-
     async def _refresh(self) -> None:
         node = self._node
         connections = [connection for connection in node.connections.values() if connection.is_open]
@@ -89,10 +85,14 @@ class Upkeep:
         memberships = node.presence.memberships()
         leases = [(membership.room.name, member_of(membership.connection)) for membership in memberships]
         lost = await node.backplane.refresh(leases, slots, limit=node.limits.connections_per_user)
-        for _, holder in lost:
-            connection = node.connections.get(holder.connection)
+        evicting = node.limits.on_connection_limit == "evict"
+        for slot in lost:
+            connection = node.connections.get(slot.holder.connection)
             if connection is not None:
-                connection._shut(Closing.of(CloseCode.RATE_LIMITED))
+                # It was told so before, in a message that was lost. With a code that lets it come back it
+                # would take the slot from the connection that took it from it, and so on.
+                code = CloseCode.REPLACED if slot.replaced or evicting else CloseCode.RATE_LIMITED
+                connection._shut(Closing.of(code), moved=slot.replaced)
         # What was given up while the refresh was under way may have been made anew by it.
         for connection in connections:
             if connection._closing is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from roomwire.backplanes.contract import Claim, Holder, Member, Reservation
+from roomwire.backplanes.contract import Claim, Holder, Lost, Member, Reservation
 from roomwire.testing._backplane_base import Advance, Base, Node
 from roomwire.testing._backplane_streams import HOSTILE_NAMES
 
@@ -205,12 +205,18 @@ class Slots(Base):
         await node.backplane.claim("ann", mine, 2, evict=False)
         assert await node.backplane.refresh([], [("ann", mine)], limit=2) == []
         await other.backplane.claim("ann", holder("c1", "new"), 2, evict=False)
-        assert await node.backplane.refresh([], [("ann", mine)], limit=2) == [("ann", mine)]
+        assert await node.backplane.refresh([], [("ann", mine)], limit=2) == [Lost("ann", mine, replaced=True)]
         await other.backplane.claim("ann", holder("c2"), 2, evict=False)
         lapsed = holder("c3")
-        assert await node.backplane.refresh([], [("ann", lapsed)], limit=2) == [("ann", lapsed)]
+        assert await node.backplane.refresh([], [("ann", lapsed)], limit=2) == [Lost("ann", lapsed, replaced=False)]
         assert await node.backplane.refresh([], [("bob", lapsed)], limit=2) == []
         assert await other.backplane.claim("bob", holder("c4"), 1, evict=False) == Claim(False)
+
+    async def test_an_evicted_one_is_lost_to_others(self, node: Node, other: Node) -> None:
+        mine = holder("c1")
+        await node.backplane.claim("ann", mine, 1, evict=True)
+        await other.backplane.claim("ann", holder("c2"), 1, evict=True)
+        assert await node.backplane.refresh([], [("ann", mine)], limit=1) == [Lost("ann", mine, replaced=False)]
 
     async def test_a_slot_lapses_unless_it_is_refreshed(self, node: Node, other: Node, advance: Advance) -> None:
         if self.lease is None:
