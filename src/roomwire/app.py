@@ -156,7 +156,8 @@ class App:
             room: the room's name.
             event: the event's name.
             data: any JSON value or pydantic model; `bytes` go in a binary frame.
-            exclude: a connection, or a client id, that does not get it, now or in a replay.
+            exclude: who does not get it, now or in a replay: a connection's client, or a client id, which is
+                one of the user whose message is handled; where none is, of whatever user.
             history: False for an ephemeral event, such as "is typing": for those live now, never stored.
             key: makes it idempotent for 5 minutes: a second publish with the key returns the first.
 
@@ -166,12 +167,15 @@ class App:
             Unavailable: it was not stored, or may not have been (``stored`` is None): retry with the key.
         """
         scope = self._scope()
+        user = scope.connection.user if scope.connection is not None else None
+        excluded = (exclude.client, exclude.user) if isinstance(exclude, Connection) else (exclude, user)
         return await scope.node.publish(
             room,
             event,
             data,
-            exclude=exclude.client if isinstance(exclude, Connection) else exclude,
-            user=scope.connection.user if scope.connection is not None else None,
+            exclude=excluded[0],
+            exclude_user=excluded[1],
+            user=user,
             history=history,
             key=key if key is not None or not history else scope.next_publish_key(room),
         )

@@ -33,6 +33,19 @@ class TestPublication:
     def test_an_ephemeral_one_has_no_id(self) -> None:
         assert Publication("r", "e", b"1").id is None
 
+    def test_it_excludes_the_client_of_one_user(self) -> None:
+        publication = Publication("r", "e", b"1", exclude="c1", exclude_user="ann")
+        assert publication.excludes("ann", "c1")
+        assert not publication.excludes("bob", "c1")
+        assert not publication.excludes("ann", "c2")
+
+    def test_it_excludes_a_client_of_whatever_user(self) -> None:
+        publication = Publication("r", "e", b"1", exclude="c1")
+        assert publication.excludes("ann", "c1")
+        assert publication.excludes("bob", "c1")
+        assert not publication.excludes("ann", "c2")
+        assert not Publication("r", "e", b"1").excludes("ann", "c1")
+
 
 class TestBodies:
     def test_a_body_in_full(self) -> None:
@@ -41,6 +54,12 @@ class TestBodies:
         assert fields(read_body("r", written, POSITION)) == fields(
             Publication("r", "e", b"[1]", user="ann", exclude="c1", position=POSITION)
         )
+
+    def test_a_body_for_all_but_one_users_client(self) -> None:
+        written = write_body("e", b"1", exclude="c1", exclude_user="ann")
+        assert written == b'\x01\x00\x1c{"e":"e","x":"c1","o":"ann"}1'
+        expected = Publication("r", "e", b"1", exclude="c1", exclude_user="ann")
+        assert fields(read_body("r", written, None)) == fields(expected)
 
     def test_a_body_of_the_least(self) -> None:
         assert write_body("e", b"1") == b'\x01\x00\x09{"e":"e"}1'
@@ -52,17 +71,20 @@ class TestBodies:
         st.booleans(),
         st.none() | st.text().filter(is_user),
         st.none() | st.text(),
+        st.none() | st.text().filter(is_user),
     )
     def test_it_is_read_as_it_was_written(
-        self, event: str, data: bytes, binary: bool, user: str | None, exclude: str | None
+        self, event: str, data: bytes, binary: bool, user: str | None, exclude: str | None, owner: str | None
     ) -> None:
+        owner = None if exclude is None else owner
         if not binary:
             data = json.dumps(data.hex()).encode()
-        written = write_body(event, data, binary=binary, user=user, exclude=exclude)
-        expected = Publication("r", event, data, binary=binary, user=user, exclude=exclude, position=POSITION)
+        names = {"user": user, "exclude": exclude, "exclude_user": owner}
+        written = write_body(event, data, binary=binary, **names)
+        expected = Publication("r", event, data, binary=binary, **names, position=POSITION)
         assert fields(read_body("r", written, POSITION)) == fields(expected)
 
-    @pytest.mark.parametrize("header", [{"e": "e", "b": False}, {"e": "e", "u": None, "x": None}])
+    @pytest.mark.parametrize("header", [{"e": "e", "b": False}, {"e": "e", "u": None, "x": None, "o": None}])
     def test_a_default_may_be_spelled_out(self, header: object) -> None:
         assert fields(read_body("r", body(header), None)) == fields(Publication("r", "e", b"1"))
 
@@ -118,6 +140,9 @@ class TestWhatIsDropped:
             {"e": "e", "u": "u" * 256},
             {"e": "e", "u": "a\nb"},
             {"e": "e", "x": 1},
+            {"e": "e", "x": "c1", "o": 1},
+            {"e": "e", "x": "c1", "o": ""},
+            {"e": "e", "o": "ann"},
             {"e": "e", "b": 1},
             {"e": "e", "b": None},
             {"e": "e", "y": 1},

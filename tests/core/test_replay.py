@@ -21,6 +21,7 @@ from roomwire.core.replay import (
 from roomwire.core.tail import RING_EVENTS, Entry, Need, Page, RoomTail
 
 EPOCH = "e"
+NOW = 1000.0
 
 
 def at(offset: int, epoch: str = EPOCH) -> Position:
@@ -64,7 +65,7 @@ class Store:
         for _ in range(count):
             self.top += 1
             if self.top not in lose:
-                self.pass_on(self.tail.receive(self.epoch, *entry(self.top, self.size)))
+                self.pass_on(self.tail.receive(self.epoch, *entry(self.top, self.size), NOW))
 
     def pass_on(self, entries: Iterable[Entry]) -> None:
         for one in entries:
@@ -74,9 +75,9 @@ class Store:
     def recover(self) -> None:
         self.recoveries += 1
         while self.tail.need is not Need.NONE:
-            since = self.tail.begin()
+            since = self.tail.begin(NOW)
             if self.tail.need is Need.RESET:
-                self.pass_on(self.tail.reset(at(self.top, self.epoch)))
+                self.pass_on(self.tail.reset(at(self.top, self.epoch), NOW))
             else:
                 self.pass_on(self.tail.recovered(self.history(since, 100), since))
 
@@ -100,7 +101,7 @@ class Store:
 
     def finish(self, replay: Replay) -> Outcome:
         """Run it to its end."""
-        while not isinstance(step := replay.step(), Finished):
+        while not isinstance(step := replay.step(NOW), Finished):
             if isinstance(step, RecoverTail):
                 self.recover()
             else:
@@ -134,6 +135,14 @@ class TestOutcome:
     def test_a_proven_replay_needs_no_state(self) -> None:
         store = Store(7)
         assert store.finish(store.join(at(7), wants_state=True)) == Outcome(at(7), True)
+
+    @pytest.mark.parametrize("since", [None, at(6)])
+    def test_a_state_that_is_demanded_later_comes_whatever_is_proven(self, since: Position | None) -> None:
+        store = Store(7)
+        replay = store.join(since)
+        replay.demand("requested")
+        replay.demand("another reason")
+        assert store.finish(replay) == Outcome(at(7), None if since is None else False, "requested")
 
     @pytest.mark.parametrize("missed", [0, 1, RING_EVENTS, RING_EVENTS + 1, 999, 1000])
     def test_all_that_was_missed_is_replayed(self, missed: int) -> None:
@@ -230,7 +239,7 @@ class TestOutcome:
         store = Store(0)
         store.publish(200)
         replay = store.join(at(0))
-        expect_read(replay.step())
+        expect_read(replay.step(NOW))
         replay.unavailable()
         assert store.finish(replay) == Outcome(None, False, "unavailable")
         replay.unavailable()
@@ -240,7 +249,7 @@ class TestOutcome:
         store = Store(0)
         store.publish(200)
         replay = store.join(at(0))
-        step = expect_read(replay.step())
+        step = expect_read(replay.step(NOW))
         replay.unavailable()
         store.read(replay, step)
         assert store.finish(replay).reason == "unavailable"
@@ -256,7 +265,7 @@ class TestMerge:
         store = Store(0)
         store.publish(200)
         replay = store.join(at(0), Budget(events=210))
-        step = expect_read(replay.step())
+        step = expect_read(replay.step(NOW))
         page = store.history(step.since, step.limit)
         store.publish(10)
         store.pass_on(store.tail.feed(page, step.since))
@@ -270,7 +279,7 @@ class TestMerge:
         store.publish(200)
         budget = Budget(events=203)
         replay = store.join(at(0), budget)
-        expect_read(replay.step())
+        expect_read(replay.step(NOW))
         store.publish(3)
         assert budget.events == 200
         outcome = store.finish(replay)
@@ -343,7 +352,7 @@ class TestMerge:
         store.publish(200)
         replay = store.join(at(0))
         for _ in range(2):
-            expect_read(replay.step())
+            expect_read(replay.step(NOW))
             replay.page(Page(at(0)))
         assert len(store.finish(replay).replay) == 200
 
@@ -352,7 +361,7 @@ class TestMerge:
         store.publish(200)
         replay = store.join(at(0))
         for _ in range(3):
-            expect_read(replay.step())
+            expect_read(replay.step(NOW))
             replay.page(Page(at(0)))
         assert store.finish(replay) == Outcome(None, False, "unavailable")
 
@@ -360,7 +369,7 @@ class TestMerge:
         store = Store(0)
         store.publish(200)
         replay = store.join(at(50))
-        expect_read(replay.step())
+        expect_read(replay.step(NOW))
         replay.page(Page(at(49)))
         assert store.finish(replay).reason == "fork"
 
@@ -368,7 +377,7 @@ class TestMerge:
         store = Store(0)
         store.publish(200)
         replay = store.join(at(50))
-        expect_read(replay.step())
+        expect_read(replay.step(NOW))
         replay.page(Page(at(60, "f"), [entry(51)]))
         assert store.finish(replay).reason == "epoch"
 
@@ -395,7 +404,7 @@ class TestTail:
         store = Store(0)
         store.publish(10, lose=[4])
         replay = store.join(at(2))
-        assert isinstance(replay.step(), RecoverTail)
+        assert isinstance(replay.step(NOW), RecoverTail)
         store.recover()
         store.publish(3, lose=[12])
         outcome = store.finish(replay)
@@ -411,13 +420,13 @@ class TestTail:
         store = Store(5)
         store.tail = RoomTail()
         replay = store.join(at(5))
-        assert isinstance(replay.step(), RecoverTail)
-        store.tail.reset(at(5))
+        assert isinstance(replay.step(NOW), RecoverTail)
+        store.tail.reset(at(5), NOW)
         assert store.finish(replay) == Outcome(at(5), True)
 
     def test_a_tail_that_cannot_be_brought_up(self) -> None:
         replay = Replay(RoomTail(), at(5), Budget())
-        steps = [replay.step() for _ in range(4)]
+        steps = [replay.step(NOW) for _ in range(4)]
         assert [type(step) for step in steps] == [RecoverTail, RecoverTail, RecoverTail, Finished]
         assert steps[-1] == Finished(Outcome(None, False, "unavailable"))
 
@@ -471,7 +480,7 @@ class TestReset:
         store.publish(2)
         replay.begin_reset(store.tail.position)
         store.publish(3)
-        assert offsets(replay.finish_reset()) == [8, 9, 10]
+        assert offsets(replay.finish_reset(NOW)) == [8, 9, 10]
         assert budget.events == 997
         replay.release()
         assert budget.events == 1000
@@ -482,7 +491,7 @@ class TestReset:
         store.finish(replay)
         replay.begin_reset(store.tail.position)
         store.publish(BUFFER_EVENTS)
-        assert offsets(replay.finish_reset()) == list(range(6, 6 + BUFFER_EVENTS))
+        assert offsets(replay.finish_reset(NOW)) == list(range(6, 6 + BUFFER_EVENTS))
 
     def test_one_retry_then_hopeless(self) -> None:
         store = Store(5)
@@ -491,11 +500,11 @@ class TestReset:
         store.finish(replay)
         replay.begin_reset(store.tail.position)
         store.publish(BUFFER_EVENTS + 1)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
         assert not replay.hopeless
         replay.begin_reset(store.tail.position)
         store.publish(BUFFER_EVENTS + 1)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
         assert replay.hopeless
         assert budget.events == 1000
 
@@ -505,10 +514,10 @@ class TestReset:
         store.finish(replay)
         replay.begin_reset(store.tail.position)
         store.publish(BUFFER_EVENTS + 1)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
         replay.begin_reset(store.tail.position)
         store.publish()
-        assert len(replay.finish_reset() or ()) == 1
+        assert len(replay.finish_reset(NOW) or ()) == 1
 
     def test_a_live_member_of_a_room_that_is_reset(self) -> None:
         store = Store(5)
@@ -516,7 +525,7 @@ class TestReset:
         store.replays.append(replay)
         replay.begin_reset(store.tail.position)
         store.publish(2)
-        assert offsets(replay.finish_reset()) == [6, 7]
+        assert offsets(replay.finish_reset(NOW)) == [6, 7]
 
     def test_a_snapshot_from_before_the_room_was_reset_is_of_no_use(self) -> None:
         store = Store(5)
@@ -526,9 +535,9 @@ class TestReset:
         store.top = 3
         store.tail.interrupted()
         store.recover()
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
         replay.begin_reset(store.tail.position)
-        assert replay.finish_reset() == []
+        assert replay.finish_reset(NOW) == []
 
     def test_a_snapshot_that_may_hold_the_branch_that_is_gone(self) -> None:
         store = Store(5)
@@ -540,21 +549,21 @@ class TestReset:
         store.tail.interrupted()
         store.recover()
         assert store.tail.position == at(5)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
 
     def test_what_came_of_the_branch_that_is_gone_is_forgotten(self) -> None:
         tail = RoomTail(at(5), ring_events=0)
         replay = Replay.resetting(tail, Budget())
         for old in (entry(6), entry(7)):
-            tail.receive(EPOCH, *old)
+            tail.receive(EPOCH, *old, NOW)
             replay.live(old)
-        tail.recovered(Page(at(5)), tail.begin())
-        tail.reset(at(5))
+        tail.recovered(Page(at(5)), tail.begin(NOW))
+        tail.reset(at(5), NOW)
         replay.begin_reset(tail.position)
         new = Entry(5, 6, b"of the new branch")
-        tail.receive(EPOCH, *new)
+        tail.receive(EPOCH, *new, NOW)
         replay.live(new)
-        assert replay.finish_reset() == [new]
+        assert replay.finish_reset(NOW) == [new]
 
     def test_what_is_in_the_state_does_not_follow_on_it(self) -> None:
         store = Store(5)
@@ -563,28 +572,28 @@ class TestReset:
         store.publish(10)
         replay.begin_reset(store.tail.position)
         store.publish(RING_EVENTS + 10)
-        assert offsets(replay.finish_reset()) == list(range(16, RING_EVENTS + 26))
+        assert offsets(replay.finish_reset(NOW)) == list(range(16, RING_EVENTS + 26))
 
     def test_a_snapshot_while_the_room_waits_for_its_reset(self) -> None:
         store = Store(5)
         replay = store.join(at(5, "before"))
         store.finish(replay)
         replay.begin_reset(store.tail.position)
-        store.tail.recovered(Page(at(3)), store.tail.begin())
-        assert replay.finish_reset() is None
+        store.tail.recovered(Page(at(3)), store.tail.begin(NOW))
+        assert replay.finish_reset(NOW) is None
 
     def test_a_snapshot_of_another_epoch(self) -> None:
         store = Store(5)
         replay = store.join(at(5, "before"))
         store.finish(replay)
         replay.begin_reset(at(5, "before"))
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
 
     def test_it_begins_before_it_ends(self) -> None:
         store = Store(5)
         replay = store.join(None, wants_state=True)
         store.finish(replay)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
 
     def test_what_follows_keeps_to_the_budget(self) -> None:
         store = Store(5)
@@ -593,7 +602,7 @@ class TestReset:
         store.finish(replay)
         replay.begin_reset(store.tail.position)
         store.publish(4)
-        assert replay.finish_reset() is None
+        assert replay.finish_reset(NOW) is None
         assert budget.events == 3
 
 

@@ -102,7 +102,7 @@ class Room:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.tail = RoomTail(ring_events=RING)
+        self.tail = RoomTail(ring_events=RING, ring_ttl=POLICIES[name].ttl)
         self.head: Event | None = None  # what the tail passed on last
         self.members: set[Member] = set()
         self.recovering = False
@@ -130,7 +130,7 @@ class Node:
         if offset < 0:
             self.pass_on(room, room.tail.ephemeral(body))
         else:
-            self.pass_on(room, room.tail.receive(epoch, previous, offset, body))
+            self.pass_on(room, room.tail.receive(epoch, previous, offset, body, self.world.clock()))
         self.heal(room)
 
     def pass_on(self, room: Room, entries: Iterable[Entry]) -> None:
@@ -155,7 +155,7 @@ class Node:
 
     def recover(self, room: Room) -> Task:
         while self.rooms.get(room.name) is room and room.tail.need is not Need.NONE:
-            since = room.tail.begin()
+            since = room.tail.begin(self.world.clock())
             reset = room.tail.need is Need.RESET
             yield
             try:
@@ -173,7 +173,7 @@ class Node:
 
     def reset(self, room: Room, top: Position, head: Event) -> None:
         reason = room.tail.reason
-        entries = room.tail.reset(top)
+        entries = room.tail.reset(top, self.world.clock())
         room.head = head
         for member in room.members:
             if member.live:
@@ -204,7 +204,7 @@ class Node:
         head = self.world.truth[room.name]
         yield
         if room.tail.need is Need.START and self.rooms.get(room.name) is room:
-            entries = room.tail.reset(top)
+            entries = room.tail.reset(top, self.world.clock())
             room.head = head
             self.pass_on(room, entries)
             self.heal(room)
@@ -228,7 +228,7 @@ class Node:
         """What the replay ends with; nothing where the client is gone before."""
         replay = member.replay
         assert replay is not None
-        while not isinstance(step := replay.step(), Finished):
+        while not isinstance(step := replay.step(self.world.clock()), Finished):
             try:
                 if isinstance(step, RecoverTail):
                     yield from self.bring_up(room)
@@ -297,7 +297,7 @@ class Node:
             yield
             if member.session != session:
                 return
-            entries = replay.finish_reset()
+            entries = replay.finish_reset(self.world.clock())
             if entries is not None:
                 break
             if replay.hopeless:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
 import pytest
 
@@ -11,7 +10,6 @@ from roomwire.core.positions import Position
 from roomwire.core.tail import (
     HELD_BYTES,
     HELD_EVENTS,
-    RING_BYTES,
     RING_EVENTS,
     SILENCE,
     Entry,
@@ -19,41 +17,7 @@ from roomwire.core.tail import (
     Page,
     RoomTail,
 )
-
-EPOCH = "e"
-
-
-def body(offset: int) -> bytes:
-    return b"body %d" % offset
-
-
-def entry(offset: int) -> Entry:
-    return Entry(offset - 1, offset, body(offset))
-
-
-def at(offset: int, epoch: str = EPOCH) -> Position:
-    return Position(epoch, offset)
-
-
-def page(top: int, offsets: Iterable[int] = (), reason: str | None = None, epoch: str = EPOCH) -> Page:
-    return Page(at(top, epoch), [entry(offset) for offset in offsets], reason)
-
-
-def receive(tail: RoomTail, *offsets: int, epoch: str = EPOCH) -> list[int]:
-    """Deliver; the offsets that the tail passes on."""
-    passed = [e for offset in offsets for e in tail.receive(epoch, *entry(offset))]
-    assert all(e == entry(e.offset) for e in passed)
-    return [e.offset for e in passed]
-
-
-def needs(tail: RoomTail) -> Need:
-    """As a call, since a type checker takes an attribute that was compared for settled."""
-    return tail.need
-
-
-def offsets(entries: Iterable[Entry] | None) -> list[int]:
-    assert entries is not None
-    return [e.offset for e in entries]
+from tests.core.tails import EPOCH, NOW, at, body, entry, needs, offsets, page, receive
 
 
 @pytest.fixture
@@ -68,8 +32,8 @@ class TestDelivery:
         assert needs(tail) is Need.NONE
 
     def test_offsets_need_not_be_consecutive(self, tail: RoomTail) -> None:
-        assert offsets(tail.receive(EPOCH, 7, 90, b"")) == [90]
-        assert offsets(tail.receive(EPOCH, 90, 400, b"")) == [400]
+        assert offsets(tail.receive(EPOCH, 7, 90, b"", NOW)) == [90]
+        assert offsets(tail.receive(EPOCH, 90, 400, b"", NOW)) == [400]
         assert needs(tail) is Need.NONE
 
     def test_a_repeated_one_is_dropped(self, tail: RoomTail) -> None:
@@ -77,25 +41,25 @@ class TestDelivery:
         assert needs(tail) is Need.NONE
 
     def test_one_from_before_the_start_is_dropped(self, tail: RoomTail) -> None:
-        assert tail.receive(EPOCH, 8, 9, b"whatever it was") == ()
-        assert tail.receive(EPOCH, 9, 10, b"whatever it was") == ()
+        assert tail.receive(EPOCH, 8, 9, b"whatever it was", NOW) == ()
+        assert tail.receive(EPOCH, 9, 10, b"whatever it was", NOW) == ()
         assert needs(tail) is Need.NONE
 
     def test_one_older_than_the_ring_is_dropped(self) -> None:
         tail = RoomTail(at(0))
         receive(tail, *range(1, RING_EVENTS + 2))
-        assert tail.receive(EPOCH, 0, 1, b"whatever it was") == ()
+        assert tail.receive(EPOCH, 0, 1, b"whatever it was", NOW) == ()
         assert needs(tail) is Need.NONE
 
     def test_another_event_at_a_known_offset_is_a_fork(self, tail: RoomTail) -> None:
         receive(tail, 11, 12)
-        assert tail.receive(EPOCH, 10, 11, b"another") == ()
+        assert tail.receive(EPOCH, 10, 11, b"another", NOW) == ()
         assert needs(tail) is Need.RESET
         assert tail.reason == "fork"
 
     def test_an_event_where_the_ring_knows_none_is_a_fork(self, tail: RoomTail) -> None:
-        tail.receive(EPOCH, 10, 20, b"")
-        assert tail.receive(EPOCH, 10, 15, b"") == ()
+        tail.receive(EPOCH, 10, 20, b"", NOW)
+        assert tail.receive(EPOCH, 10, 15, b"", NOW) == ()
         assert (needs(tail), tail.reason) == (Need.RESET, "fork")
 
     def test_a_gap_is_held_until_it_is_filled(self, tail: RoomTail) -> None:
@@ -119,17 +83,17 @@ class TestDelivery:
         assert needs(tail) is Need.RECOVER
 
     def test_a_held_one_that_contradicts_is_a_fork(self, tail: RoomTail) -> None:
-        tail.receive(EPOCH, 11, 12, b"of another branch")
-        tail.recovered(page(12, [11, 12]), tail.begin())
+        tail.receive(EPOCH, 11, 12, b"of another branch", NOW)
+        tail.recovered(page(12, [11, 12]), tail.begin(NOW))
         assert (needs(tail), tail.reason) == (Need.RESET, "fork")
 
     def test_nothing_is_passed_on_once_a_reset_is_needed(self, tail: RoomTail) -> None:
         receive(tail, 11)
-        tail.receive(EPOCH, 10, 11, b"another")
+        tail.receive(EPOCH, 10, 11, b"another", NOW)
         assert receive(tail, 12, 13) == []
         assert tail.recovered(page(13, [12, 13]), at(11)) == ()
         assert tail.feed(page(13, [12, 13]), at(11)) == ()
-        assert tail.since(at(11)) is None
+        assert tail.since(at(11), NOW) is None
         assert tail.position == at(11)
 
     def test_what_is_held_is_bounded_in_events(self, tail: RoomTail) -> None:
@@ -142,9 +106,9 @@ class TestDelivery:
     def test_what_is_held_is_bounded_in_bytes(self, tail: RoomTail) -> None:
         half = b"x" * (HELD_BYTES // 2)
         for offset in (12, 13, 14):
-            tail.receive(EPOCH, offset - 1, offset, half)
+            tail.receive(EPOCH, offset - 1, offset, half, NOW)
         assert tail.dropped == 1
-        assert offsets(tail.receive(EPOCH, 10, 11, b"")) == [11, 12, 13]
+        assert offsets(tail.receive(EPOCH, 10, 11, b"", NOW)) == [11, 12, 13]
         receive(tail, 20)
         assert tail.dropped == 1
 
@@ -155,7 +119,7 @@ class TestStart:
         assert needs(tail) is Need.START
         assert receive(tail, 5, 4, 6) == []
         assert tail.feed(page(6, [5, 6]), at(4)) == ()
-        assert offsets(tail.reset(at(4))) == [5, 6]
+        assert offsets(tail.reset(at(4), NOW)) == [5, 6]
         assert needs(tail) is Need.NONE
         assert tail.reason == ""
 
@@ -173,43 +137,43 @@ class TestStart:
 class TestRecovery:
     def test_a_gap_is_filled_from_the_history(self, tail: RoomTail) -> None:
         receive(tail, 13)
-        since = tail.begin()
+        since = tail.begin(NOW)
         assert since == at(10)
         assert offsets(tail.recovered(page(13, [11, 12, 13]), since)) == [11, 12, 13]
         assert needs(tail) is Need.NONE
 
     def test_live_events_meanwhile_are_not_repeated(self, tail: RoomTail) -> None:
         tail.interrupted()
-        since = tail.begin()
+        since = tail.begin(NOW)
         assert receive(tail, 11, 12) == [11, 12]
         assert offsets(tail.recovered(page(13, [11, 12, 13]), since)) == [13]
         assert receive(tail, 13, 14) == [14]
 
     def test_a_page_that_contradicts_is_a_fork(self, tail: RoomTail) -> None:
-        since = tail.begin()
+        since = tail.begin(NOW)
         receive(tail, 11)
         assert tail.recovered(Page(at(12), [Entry(10, 11, b"another"), entry(12)]), since) == []
         assert (needs(tail), tail.reason) == (Need.RESET, "fork")
 
     def test_what_is_held_follows_on_the_page(self, tail: RoomTail) -> None:
-        since = tail.begin()
+        since = tail.begin(NOW)
         receive(tail, 14, 15)
         assert offsets(tail.recovered(page(13, [11, 12, 13]), since)) == [11, 12, 13, 14, 15]
         assert needs(tail) is Need.NONE
 
     def test_a_gap_that_came_during_the_read_asks_for_another(self, tail: RoomTail) -> None:
         tail.interrupted()
-        since = tail.begin()
+        since = tail.begin(NOW)
         assert needs(tail) is Need.NONE
         receive(tail, 13)
         tail.recovered(page(11, [11]), since)
         assert needs(tail) is Need.RECOVER
-        assert offsets(tail.recovered(page(13, [12, 13]), tail.begin())) == [12, 13]
+        assert offsets(tail.recovered(page(13, [12, 13]), tail.begin(NOW))) == [12, 13]
         assert needs(tail) is Need.NONE
 
     def test_what_was_held_before_the_read_and_is_not_found_does_not_exist(self, tail: RoomTail) -> None:
         receive(tail, 13)
-        tail.recovered(page(11, [11]), tail.begin())
+        tail.recovered(page(11, [11]), tail.begin(NOW))
         assert needs(tail) is Need.NONE
         assert tail.position == at(11)
         assert receive(tail, 12, 13) == [12, 13]
@@ -217,66 +181,66 @@ class TestRecovery:
     def test_a_late_delivery_of_an_old_epoch_is_forgotten_after_the_read(self, tail: RoomTail) -> None:
         receive(tail, 5, epoch="old")
         assert needs(tail) is Need.RECOVER
-        assert tail.recovered(page(10), tail.begin()) == []
+        assert tail.recovered(page(10), tail.begin(NOW)) == []
         assert needs(tail) is Need.NONE
 
     def test_a_new_epoch_that_begins_during_the_read_asks_for_another(self, tail: RoomTail) -> None:
         tail.interrupted()
-        since = tail.begin()
+        since = tail.begin(NOW)
         receive(tail, 1, epoch="f")
         tail.recovered(page(10), since)
         assert needs(tail) is Need.RECOVER
-        tail.recovered(page(1, reason="epoch", epoch="f"), tail.begin())
+        tail.recovered(page(1, reason="epoch", epoch="f"), tail.begin(NOW))
         assert (needs(tail), tail.reason) == (Need.RESET, "epoch")
 
     def test_pages_go_on(self, tail: RoomTail) -> None:
         receive(tail, 17)
-        assert offsets(tail.recovered(page(16, [11, 12, 13]), tail.begin())) == [11, 12, 13]
+        assert offsets(tail.recovered(page(16, [11, 12, 13]), tail.begin(NOW))) == [11, 12, 13]
         assert needs(tail) is Need.RECOVER
-        assert offsets(tail.recovered(page(16, [14, 15, 16]), tail.begin())) == [14, 15, 16, 17]
+        assert offsets(tail.recovered(page(16, [14, 15, 16]), tail.begin(NOW))) == [14, 15, 16, 17]
         assert needs(tail) is Need.NONE
 
     def test_pages_go_on_where_nothing_is_held(self, tail: RoomTail) -> None:
         tail.interrupted()
-        tail.recovered(page(16, [11, 12]), tail.begin())
+        tail.recovered(page(16, [11, 12]), tail.begin(NOW))
         assert needs(tail) is Need.RECOVER
 
     def test_the_top_may_move_without_an_event(self, tail: RoomTail) -> None:
         tail.compare(at(50))
-        assert tail.recovered(page(50), tail.begin()) == []
+        assert tail.recovered(page(50), tail.begin(NOW)) == []
         assert tail.position == at(50)
         assert needs(tail) is Need.NONE
-        assert offsets(tail.receive(EPOCH, 9, 60, b"")) == [60]
+        assert offsets(tail.receive(EPOCH, 9, 60, b"", NOW)) == [60]
 
     def test_an_older_page_does_not_move_it_back(self, tail: RoomTail) -> None:
-        since = tail.begin()
+        since = tail.begin(NOW)
         receive(tail, 11, 12)
         assert tail.recovered(page(10), since) == []
         assert tail.position == at(12)
 
     @pytest.mark.parametrize("reason", ["epoch", "fork", "too_old", "no_history"])
     def test_a_page_with_a_reason_is_a_reset(self, tail: RoomTail, reason: str) -> None:
-        assert tail.recovered(page(20, reason=reason), tail.begin()) == ()
+        assert tail.recovered(page(20, reason=reason), tail.begin(NOW)) == ()
         assert (needs(tail), tail.reason) == (Need.RESET, reason)
 
     def test_a_page_of_another_epoch_is_a_reset(self, tail: RoomTail) -> None:
-        tail.recovered(page(20, [19, 20], epoch="f"), tail.begin())
+        tail.recovered(page(20, [19, 20], epoch="f"), tail.begin(NOW))
         assert (needs(tail), tail.reason) == (Need.RESET, "epoch")
 
     def test_a_top_behind_is_a_fork(self, tail: RoomTail) -> None:
-        tail.recovered(page(9), tail.begin())
+        tail.recovered(page(9), tail.begin(NOW))
         assert (needs(tail), tail.reason) == (Need.RESET, "fork")
 
     def test_a_read_that_failed_is_needed_again(self, tail: RoomTail) -> None:
         tail.interrupted()
-        tail.begin()
+        tail.begin(NOW)
         assert needs(tail) is Need.NONE
         tail.interrupted()
         assert needs(tail) is Need.RECOVER
 
     def test_a_page_from_before_a_reset_is_nothing(self, tail: RoomTail) -> None:
-        since = tail.begin()
-        tail.reset(at(5, "f"))
+        since = tail.begin(NOW)
+        tail.reset(at(5, "f"), NOW)
         assert tail.recovered(page(11, [11]), since) == ()
         assert tail.position == at(5, "f")
 
@@ -342,9 +306,9 @@ class TestFeed:
 class TestReset:
     def test_it_starts_anew_with_what_is_held(self, tail: RoomTail) -> None:
         receive(tail, 1, 2, 3, epoch="f")
-        tail.recovered(page(1, reason="epoch", epoch="f"), tail.begin())
+        tail.recovered(page(1, reason="epoch", epoch="f"), tail.begin(NOW))
         receive(tail, 4, epoch="f")
-        assert offsets(tail.reset(at(1, "f"))) == [2, 3, 4]
+        assert offsets(tail.reset(at(1, "f"), NOW)) == [2, 3, 4]
         assert tail.position == at(4, "f")
         assert needs(tail) is Need.NONE
         assert tail.life == 1
@@ -352,14 +316,14 @@ class TestReset:
 
     def test_the_other_branch_is_forgotten(self, tail: RoomTail) -> None:
         receive(tail, 11, 12)
-        tail.receive(EPOCH, 10, 11, b"another")
-        assert tail.reset(at(11)) == []
+        tail.receive(EPOCH, 10, 11, b"another", NOW)
+        assert tail.reset(at(11), NOW) == []
         assert receive(tail, 12) == [12]
-        assert tail.since(at(10)) is None
+        assert tail.since(at(10), NOW) is None
 
     def test_a_hole_after_it_is_read(self, tail: RoomTail) -> None:
         receive(tail, 7, epoch="f")
-        tail.reset(at(5, "f"))
+        tail.reset(at(5, "f"), NOW)
         assert needs(tail) is Need.RECOVER
 
 
@@ -374,13 +338,13 @@ class TestEphemeral:
     def test_it_goes_after_what_is_held(self, tail: RoomTail) -> None:
         receive(tail, 12)
         assert tail.ephemeral(b"typing") == ()
-        assert [e.body for e in tail.receive(EPOCH, *entry(11))] == [body(11), body(12), b"typing"]
+        assert [e.body for e in tail.receive(EPOCH, *entry(11), NOW)] == [body(11), body(12), b"typing"]
 
     def test_it_waits_for_the_whole_gap(self, tail: RoomTail) -> None:
         receive(tail, 12, 14)
         tail.ephemeral(b"typing")
         assert receive(tail, 11) == [11, 12]
-        since = tail.begin()
+        since = tail.begin(NOW)
         assert [e.body for e in tail.recovered(page(14, [13, 14]), since)] == [body(13), body(14), b"typing"]
 
     def test_it_comes_after_the_page_of_a_joining_member(self, tail: RoomTail) -> None:
@@ -389,69 +353,19 @@ class TestEphemeral:
         assert [e.body for e in tail.feed(page(12, [11, 12]), at(10))] == [body(11), body(12), b"typing"]
 
     def test_it_waits_for_a_reset(self, tail: RoomTail) -> None:
-        tail.recovered(page(9), tail.begin())
+        tail.recovered(page(9), tail.begin(NOW))
         assert tail.ephemeral(b"typing") == ()
-        assert [e.body for e in tail.reset(at(9))] == [b"typing"]
+        assert [e.body for e in tail.reset(at(9), NOW)] == [b"typing"]
 
     def test_those_that_wait_are_bounded(self, tail: RoomTail) -> None:
         receive(tail, 12)
         for _ in range(HELD_EVENTS + 4):
             tail.ephemeral(b"typing")
         assert tail.dropped == 5
-        assert len(tail.receive(EPOCH, *entry(11))) == HELD_EVENTS + 1
+        assert len(tail.receive(EPOCH, *entry(11), NOW)) == HELD_EVENTS + 1
         receive(tail, 14)
         assert tail.ephemeral(b"x" * (HELD_BYTES + 1)) == ()
         assert tail.dropped == 6
-
-
-class TestRing:
-    def test_what_it_can_prove(self, tail: RoomTail) -> None:
-        receive(tail, 11, 12, 13)
-        assert offsets(tail.since(at(10))) == [11, 12, 13]
-        assert offsets(tail.since(at(12))) == [13]
-        assert tail.since(at(13)) == []
-
-    @pytest.mark.parametrize("position", [at(9), at(14), at(12, "f")])
-    def test_what_it_cannot(self, tail: RoomTail, position: Position) -> None:
-        receive(tail, 11, 12, 13)
-        assert tail.since(position) is None
-
-    def test_before_any_event(self, tail: RoomTail) -> None:
-        assert tail.since(at(10)) == []
-
-    def test_it_is_bounded_in_events(self) -> None:
-        tail = RoomTail(at(0), ring_events=1000)
-        receive(tail, *range(1, 301))
-        assert len(tail.since(at(300 - RING_EVENTS)) or ()) == RING_EVENTS
-        assert tail.since(at(300 - RING_EVENTS - 1)) is None
-
-    def test_it_is_bounded_in_bytes(self) -> None:
-        tail = RoomTail(at(0))
-        half = b"x" * (RING_BYTES // 2)
-        for offset in (1, 2, 3):
-            tail.receive(EPOCH, offset - 1, offset, half)
-        assert offsets(tail.since(at(1))) == [2, 3]
-        assert tail.since(at(0)) is None
-
-    def test_it_is_no_larger_than_the_history(self) -> None:
-        tail = RoomTail(at(0), ring_events=2)
-        receive(tail, 1, 2, 3)
-        assert offsets(tail.since(at(1))) == [2, 3]
-        assert tail.since(at(0)) is None
-
-    def test_a_room_without_history_has_none(self) -> None:
-        tail = RoomTail(at(0), ring_events=0)
-        assert receive(tail, 1, 2) == [1, 2]
-        assert tail.since(at(2)) == []
-        assert tail.since(at(1)) is None
-        assert tail.receive(EPOCH, 0, 1, b"another") == ()
-        assert needs(tail) is Need.NONE
-
-    def test_it_proves_over_a_top_that_moved(self, tail: RoomTail) -> None:
-        receive(tail, 11)
-        tail.recovered(page(50), tail.begin())
-        assert offsets(tail.since(at(10))) == [11]
-        assert tail.since(at(30)) == []
 
 
 class TestPage:

@@ -28,6 +28,7 @@ _AT = Position("epoch", 7)
 _BODIES: Sequence[bytes] = (
     write_body("told", b'{"a":1}'),
     write_body("told", '"é"'.encode(), user="ann", exclude="tab-000001"),
+    write_body("told", b"1", user="ann", exclude="tab-000001", exclude_user="bob"),
     write_body("drawn", b"\xff\xfe\0", binary=True, user="😀"),
     write_body("x" * 128, b"null", user="u" * 255),
 )
@@ -44,7 +45,14 @@ def open_body() -> Iterator[Reader]:
         assert isinstance(message, bytes) is found.binary
         block = message if isinstance(message, bytes) else message.encode()
         assert found.data in block
-        again = write_body(found.event, found.data, binary=found.binary, user=found.user, exclude=found.exclude)
+        again = write_body(
+            found.event,
+            found.data,
+            binary=found.binary,
+            user=found.user,
+            exclude=found.exclude,
+            exclude_user=found.exclude_user,
+        )
         assert _fields(read_body("chat:one", again, _AT)) == _fields(found)
         return True
 

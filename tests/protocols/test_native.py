@@ -16,7 +16,7 @@ from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leav
 from roomwire.core.envelope import encode_binary, parse_binary
 from roomwire.core.events import RESERVED_EVENTS, RESERVED_PREFIXES, SUBPROTOCOL
 from roomwire.core.identity import is_user
-from roomwire.core.notices import Notice, Person, RoomStatus
+from roomwire.core.notices import Notice, Person, RoomStatus, Roster
 from roomwire.core.positions import Position, is_room_name
 from roomwire.core.publication import InvalidBody, Publication, read_body, write_body
 from roomwire.protocols.contract import Codec, Liveness, Message, WireProtocol
@@ -314,6 +314,14 @@ class TestNotices:
     @pytest.mark.parametrize(("notice", "message"), TOLD, ids=[type(notice).__name__ for notice, _ in TOLD])
     def test_a_notice(self, notice: Notice, message: object) -> None:
         assert sent(notice) == message
+
+    def test_a_roster_is_written_once(self) -> None:
+        roster = Roster([Person("ann"), Person("bob", b'{"name":"Bob"}')])
+        reply, state = notices.MembersReply("i", roster), notices.MembersState("r", roster)
+        members = [{"user": "ann", "info": None}, {"user": "bob", "info": {"name": "Bob"}}]
+        assert sent(reply)["data"] == {"members": members}
+        roster[0].user = "whoever"
+        assert sent(state)["data"] == sent(reply)["data"] == {"members": members}
 
     def test_every_notice_has_a_message(self) -> None:
         assert {type(notice) for notice, _ in TOLD} | {notices.Welcome} == set(typing.get_args(Notice))

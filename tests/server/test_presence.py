@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from roomwire.backplanes.contract import Member
@@ -265,6 +267,102 @@ def test_a_thousand_members_cost_no_task_each(serve: Serve) -> None:
     until(server, lambda: not server.node.connections)
     # One for the farewell, and those that close the rooms, a bounded number at a time.
     assert counts[0] <= 1 + 64
+
+
+# --- the list for those who ask
+
+
+class CountedReads(MemoryBackplane):
+    """It counts reads of who is there, and answers one when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.gate = anyio.Event()
+        self.gate.set()
+
+    async def members(self, room: str) -> list[Member]:
+        self.reads += 1
+        members = await super().members(room)
+        await self.gate.wait()
+        return members
+
+
+def test_the_list_is_read_once_until_a_change(server_of_counted: LiveServer) -> None:
+    server, backplane = server_of_counted, server_of_counted.node.backplane
+    assert isinstance(backplane, CountedReads)
+    ann, bob = server.connect("ann"), server.connect("bob")
+    settle(server)
+    before = backplane.reads
+    for client in (ann, bob, ann):
+        assert members(client) == ["ann", "bob"]
+    assert [member.user for member in server.act(server.node.app.members, "chat:general")] == ["ann", "bob"]
+    assert backplane.reads == before
+    eve = server.connect("eve")
+    settle(server)
+    assert members(ann) == ["ann", "bob", "eve"]
+    eve.close()
+    ann.receive_until("presence.leave")
+    assert members(ann) == ["ann", "bob"]
+    # What may have been missed is a change, too.
+    until(server, lambda: not server.node.presence._looks)
+    before = backplane.reads
+    server.call(server.node.hub.interrupted, ["chat:general"])
+    assert members(ann) == ["ann", "bob"]
+    assert backplane.reads > before
+
+
+def test_who_asks_while_the_list_is_read_shares_the_next_read(server_of_counted: LiveServer) -> None:
+    server, backplane = server_of_counted, server_of_counted.node.backplane
+    assert isinstance(backplane, CountedReads)
+    clients = [server.connect(f"user-{number}") for number in range(5)]
+    settle(server)
+    room = server.node.hub.rooms["chat:general"]
+
+    async def all_at_once() -> list[list[str]]:
+        answers: list[list[str]] = []
+
+        async def ask() -> None:
+            answers.append([person.user for person in await server.node.presence.people("chat:general")])
+            assert room.roster is None or len(room.roster) == 6
+
+        room.roster, backplane.gate = None, anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            while backplane.reads == before:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(20):
+                group.start_soon(ask)
+            # It came after the first read has begun, so that this one's answer is not kept.
+            await backplane.enter("chat:general", Member("late", "client-of-late", "connection-of-late"))
+            backplane.gate.set()
+        return answers
+
+    before = backplane.reads
+    answers = server.call(all_at_once)
+    everyone = [f"user-{number}" for number in range(5)]
+    assert answers == [everyone, *[[*everyone, "late"]] * 20]
+    settle(server)
+    assert backplane.reads <= before + 3  # the first one, the one that is shared, and the look at the change
+    assert members(clients[0]) == [*everyone, "late"]
+
+
+def test_a_list_that_cannot_be_read_is_unavailable(serve: Serve) -> None:
+    server = serve()
+    ann = server.connect("ann")
+    settle(server)
+    backplane = server.node.backplane
+    assert isinstance(backplane, MemoryBackplane)
+    server.call(backplane.cut)
+    server.call(server.node.hub.interrupted, None)
+    assert ann.request("room.members", room="chat:general")["data"]["code"] == "unavailable"
+    server.call(backplane.heal)
+    assert members(ann) == ["ann"]
+
+
+@pytest.fixture
+def server_of_counted(serve: Serve) -> LiveServer:
+    return serve(backplane=CountedReads())
 
 
 # --- on more nodes

@@ -8,7 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
+from roomwire import Connection
 from roomwire.core.errors import EventTooLarge
+from roomwire.core.policy import RoomPolicy
+from roomwire.core.publication import Publication
+from roomwire.protocols.contract import Message
+from roomwire.protocols.native import NativeProtocol
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer, Shell
@@ -86,15 +91,61 @@ def test_an_ephemeral_event_has_no_id_and_moves_nothing(server: LiveServer) -> N
     assert not named(late.events_before("whoami"), "typing")
 
 
-def test_an_excluded_client_id_is_excluded_in_all_its_connections_of_the_room(serve: Serve) -> None:
+def test_another_users_client_is_not_excluded_for_having_the_same_id(server: LiveServer) -> None:
+    """A tab keeps its client id when somebody else signs in, and anybody may choose anybody's (ADR 0006)."""
+    ann = server.connect("ann", query="client=one-and-the-same")
+    bob = server.connect("bob", query="client=one-and-the-same")
+    position = bob.welcome["rooms"]["chat:general"]["position"]
+    sent = ann.request("message.send", {"content": "hello"}, room="chat:general")["data"]["id"]
+    assert bob.receive_until("message.new")["id"] == sent
+    assert not named(ann.events_before("session.rooms"), "message.new")
+    # In a replay as well.
+    query = f"client=one-and-the-same&last_event_id=chat:general@{position}"
+    assert server.connect("bob", query=query).receive()["id"] == sent
+    assert not named(server.connect("ann", query=query).events_before("session.rooms"), "message.new")
+
+
+def test_who_shares_an_excluded_id_gets_the_block_of_all(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a hundred who chose the sender's id would cost an encoding each."""
+    server = serve(rooms={"chat:*": RoomPolicy()})
+    clients = [server.connect(f"user-{number}", query="client=one-and-the-same") for number in range(10)]
+    encoded = []
+    broadcast = NativeProtocol.broadcast
+
+    def counting(protocol: NativeProtocol, publication: Publication) -> Message:
+        encoded.append(publication.id)
+        return broadcast(protocol, publication)
+
+    monkeypatch.setattr(NativeProtocol, "broadcast", counting)
+    sent = clients[0].request("message.send", {"content": "hello"}, room="chat:general")["data"]["id"]
+    for client in clients[1:]:
+        assert client.receive_until("message.new")["id"] == sent
+    assert encoded == [sent]
+
+
+def test_a_client_id_names_a_client_of_the_user_whose_message_is_handled(serve: Serve) -> None:
+    app = make_app()
+
+    @app.on("by.id", room="chat:{channel}")
+    async def publish_by_id(connection: Connection, client: str, channel: str) -> None:
+        await app.publish(f"chat:{channel}", "told", exclude=client)
+
+    server = serve(app=app)
+    query = "client=one-and-the-same"
+    ann, bob, phone = (server.connect(user, query=q) for user, q in (("ann", query), ("bob", query), ("ann", "")))
+    phone.request("by.id", "one-and-the-same", room="chat:general")
+    assert named(bob.events_before("session.rooms"), "told")
+    assert named(phone.events_before("session.rooms"), "told")
+    assert not named(ann.events_before("session.rooms"), "told")
+
+
+def test_where_no_user_acts_a_client_id_names_that_client_of_any_user(serve: Serve) -> None:
     server = serve()
-    ann = server.connect("ann", query="client=ann-phone")
-    # A client id belongs to a user only as far as slots go; the exclusion is by the id alone.
-    other = server.connect("eve", query="client=ann-phone")
-    bob = server.connect("bob")
-    ann.request("message.send", {"content": "hi"}, room="chat:general")
-    bob.receive_until("message.new")
-    assert not named(other.events_before("whoami"), "message.new")
+    ann, bob, eve = (server.connect(user, query=f"client=client-of-{user[0]}") for user in ("ann", "anton", "eve"))
+    server.act(server.node.app.publish, "chat:general", "told", exclude="client-of-a")
+    assert named(eve.events_before("session.rooms"), "told")
+    for client in (ann, bob):
+        assert not named(client.events_before("session.rooms"), "told")
 
 
 def test_a_message_to_a_room_that_one_is_not_in(serve: Serve) -> None:

@@ -5,7 +5,7 @@ A publication is no notice: it is encoded once for all members, by the codec's `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from roomwire.core.closing import Closing
@@ -29,6 +29,7 @@ __all__ = [
     "RoomState",
     "RoomStatus",
     "RoomsReply",
+    "Roster",
     "Welcome",
 ]
 
@@ -55,6 +56,20 @@ class Person:
 
     user: str
     info: bytes = b"null"
+
+
+class Roster(list[Person]):
+    """The members of a room, listed once for many who ask.
+
+    Attributes:
+        encoded: what a wire protocol made of the whole list, by the protocol's name; each keeps its own.
+    """
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, people: Iterable[Person] = ()) -> None:
+        super().__init__(people)
+        self.encoded: dict[str, bytes] = {}
 
 
 @dataclass(slots=True)

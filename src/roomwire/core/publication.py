@@ -11,6 +11,7 @@ word; to prove it for each event again on each node would cost more than its del
     e     the event's name
     u     who published it; left out where no user did
     x     the client id that does not get it; left out where everybody does
+    o     the user whose client that is; left out where it is any user's
     b     true for a binary event; left out for JSON
 """
 
@@ -30,7 +31,7 @@ __all__ = ["BODY_VERSION", "InvalidBody", "Publication", "read_body", "write_bod
 
 BODY_VERSION = 1
 _HEAD = 3
-_KEYS = frozenset("euxb")
+_KEYS = frozenset("euxob")
 
 
 class InvalidBody(RemoteError):
@@ -47,10 +48,11 @@ class Publication:
         binary: which of the two.
         user: who published it, if a user did.
         exclude: the client id that does not get it, if any.
+        exclude_user: the user whose client that is; None where it is any user's.
         position: where it stands in the room's stream; None for an ephemeral event.
     """
 
-    __slots__ = ("binary", "data", "event", "exclude", "position", "room", "user")
+    __slots__ = ("binary", "data", "event", "exclude", "exclude_user", "position", "room", "user")
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Publication:
         binary: bool = False,
         user: str | None = None,
         exclude: str | None = None,
+        exclude_user: str | None = None,
         position: Position | None = None,
     ) -> None:
         self.room = room
@@ -69,6 +72,7 @@ class Publication:
         self.binary = binary
         self.user = user
         self.exclude = exclude
+        self.exclude_user = exclude_user
         self.position = position
 
     @property
@@ -76,9 +80,19 @@ class Publication:
         """The event id, ``EPOCH:OFFSET``; None for an ephemeral event."""
         return None if self.position is None else str(self.position)
 
+    def excludes(self, user: str, client: str) -> bool:
+        """Whether a user's client does not get it."""
+        return self.exclude == client and self.exclude_user in (None, user)
+
 
 def write_body(
-    event: str, data: bytes, *, binary: bool = False, user: str | None = None, exclude: str | None = None
+    event: str,
+    data: bytes,
+    *,
+    binary: bool = False,
+    user: str | None = None,
+    exclude: str | None = None,
+    exclude_user: str | None = None,
 ) -> bytes:
     """What travels over the backplane. The names are trusted to be correct, and `data` to be JSON unless `binary`."""
     header: dict[str, object] = {"e": event}
@@ -86,6 +100,8 @@ def write_body(
         header["u"] = user
     if exclude is not None:
         header["x"] = exclude
+        if exclude_user is not None:
+            header["o"] = exclude_user
     if binary:
         header["b"] = True
     encoded = dump(header)
@@ -114,18 +130,26 @@ def read_body(room: str, body: bytes, position: Position | None) -> Publication:
         except UnicodeDecodeError:
             raise InvalidBody("a body whose payload is not UTF-8") from None
     return Publication(
-        room, header["e"], data, binary=binary, user=header.get("u"), exclude=header.get("x"), position=position
+        room,
+        header["e"],
+        data,
+        binary=binary,
+        user=header.get("u"),
+        exclude=header.get("x"),
+        exclude_user=header.get("o"),
+        position=position,
     )
 
 
 def _fits(header: dict[str, Any]) -> bool:
-    event, user = header.get("e"), header.get("u")
+    event, user, exclude, owner = header.get("e"), header.get("u"), header.get("x"), header.get("o")
     return (
         header.keys() <= _KEYS
         and isinstance(event, str)
         and is_event_name(event)
         and not is_reserved(event)
         and (user is None or is_user(user))
-        and isinstance(header.get("x"), str | None)
+        and isinstance(exclude, str | None)
+        and (owner is None or (exclude is not None and is_user(owner)))
         and isinstance(header.get("b", False), bool)
     )

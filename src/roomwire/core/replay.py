@@ -3,7 +3,7 @@
 The owner subscribes the room first, then makes a `Replay` and counts the client as *buffering*: all
 that the tail passes on goes to `Replay.live` too. From then on it does what `Replay.step` says::
 
-    while not isinstance(step := replay.step(), Finished):
+    while not isinstance(step := replay.step(now), Finished):
         try:
             if isinstance(step, RecoverTail):
                 await recover(room)                  # or wait for the recovery that runs
@@ -21,11 +21,14 @@ it (so that an event may be in the state twice, but never in neither), and what 
 
     replay.begin_reset(position)
     state = await snapshot(room)
-    entries = replay.finish_reset()                  # None: once more, unless replay.hopeless: 4005
+    entries = replay.finish_reset(now)               # None: once more, unless replay.hopeless: 4005
+
+A live client that asks for the state gets it on the same way. It goes on getting its events meanwhile,
+and those that follow on the state's position once more, since the state replaces what they made of it.
 
 A client that is live sits exactly at the tail's position, always; so a position for each member
 need not be kept. Excluded clients are no exception: what they do not get moves them on all the same.
-See docs/reference/protocol.md sections 4 and 5.
+Times are monotonic seconds. See docs/reference/protocol.md sections 4 and 5.
 """
 
 from __future__ import annotations
@@ -186,7 +189,7 @@ class Replay:
 
     @classmethod
     def resetting(cls, tail: RoomTail, budget: Budget) -> Replay:
-        """For a live member of a room that is reset: ready for `live` and `begin_reset`."""
+        """For a member that is live: ready for `live` and `begin_reset`."""
         return cls(tail, None, budget)
 
     # --- the live events meanwhile
@@ -210,7 +213,7 @@ class Replay:
 
     # --- the replay
 
-    def step(self) -> Step:
+    def step(self, now: float) -> Step:
         """What to do next. A finished one may be asked again, after an await: its outcome moves on with the tail."""
         tail = self._tail
         self._follow_tail()
@@ -231,7 +234,7 @@ class Replay:
             return self._recover_tail()
         if ahead:
             return self._refuse("fork")
-        rest = self._rest(reached)
+        rest = self._rest(reached, now)
         if rest is None:
             return self._read(reached)
         self._drop_buffer()
@@ -261,7 +264,11 @@ class Replay:
 
     def unavailable(self) -> None:
         """The history could not be read."""
-        self._reason = self._reason or "unavailable"
+        self.demand("unavailable")
+
+    def demand(self, reason: str) -> None:
+        """The client needs the whole state, whatever is proven."""
+        self._reason = self._reason or reason
 
     # --- the reset
 
@@ -270,7 +277,7 @@ class Replay:
         self._follow_tail()
         self._reset_from = position
 
-    def finish_reset(self) -> Sequence[Entry] | None:
+    def finish_reset(self, now: float) -> Sequence[Entry] | None:
         """What follows on the snapshot, in order: queue the state and these, and count the client as live.
 
         Returns:
@@ -280,7 +287,7 @@ class Replay:
         self._follow_tail()
         position, self._reset_from = self._reset_from, None
         startable = position is not None and self._tail.need not in (Need.START, Need.RESET)
-        entries = self._rest(position) if position is not None and startable else None
+        entries = self._rest(position, now) if position is not None and startable else None
         self.release()
         if entries is None or not self._add(entries):
             self._failed_resets += 1
@@ -308,9 +315,9 @@ class Replay:
             # The pages read so far, and the client's own position, may be of the branch that is gone.
             self._reason = self._reason or "fork"
 
-    def _rest(self, position: Position) -> list[Entry] | None:
+    def _rest(self, position: Position, now: float) -> list[Entry] | None:
         """All from `position` to the tail's own: from the ring, or else the buffer and the ring."""
-        rest = self._tail.since(position)
+        rest = self._tail.since(position, now)
         if rest is not None or position.epoch != self._tail.position.epoch:
             return rest
         offset = position.offset
@@ -321,7 +328,7 @@ class Replay:
             if entry.offset > offset:
                 buffered.append(entry)
                 offset = entry.offset
-        rest = self._tail.since(Position(position.epoch, offset))
+        rest = self._tail.since(Position(position.epoch, offset), now)
         return None if rest is None else buffered + rest
 
     def _read(self, since: Position) -> Step:

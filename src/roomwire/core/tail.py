@@ -17,13 +17,18 @@ and only such a read decides: a hint may be older than what the tail knows by no
 of which one runs at a time for a room (``history`` is the backplane's)::
 
     while tail.need is not Need.NONE:
-        since = tail.begin()
+        since = tail.begin(now)
         if tail.need is Need.RESET:
-            passed = tail.reset((await history(room, None, 0)).top)   # and room.state to all members
+            passed = tail.reset((await history(room, None, 0)).top, now)   # and room.state to all members
         else:
             passed = tail.recovered(await history(room, since, 128), since)
 
 A read that fails is taken back with `RoomTail.interrupted`.
+
+The ring proves a resume only with what the store would still have, so its entries end with the room's
+history TTL. A delivery is as old as its coming. What was read from the history, or waited for something
+else to come, may be older than that; it counts as old as the event before it, and an entry that ends
+too early costs no more than a read.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
+from math import inf
 from typing import NamedTuple
 
 from roomwire.core.positions import Position
@@ -119,8 +125,10 @@ class RoomTail:
 
     Args:
         position: where the room stands, ``None`` where that is not known yet: deliveries are held.
+        now: monotonic seconds, when `position` was known.
         ring_events: publications to keep for resumes; no more than the room's history size, so that
             a resume cannot depend on the node that it meets.
+        ring_ttl: seconds to keep them for; no more than the room's history TTL, for the same reason.
 
     Attributes:
         reason: why the tail is, or lately was, to be reset: ``"epoch"``, ``"fork"``, ``"too_old"``
@@ -135,29 +143,42 @@ class RoomTail:
         "_doubt",
         "_epoch",
         "_floor",
+        "_fresh",
         "_held",
         "_held_bytes",
         "_last",
         "_later",
+        "_read_at",
         "_reads",
         "_ring",
         "_ring_bytes",
         "_ring_events",
+        "_ring_ttl",
         "dropped",
         "life",
         "reason",
     )
 
-    def __init__(self, position: Position | None = None, *, ring_events: int = RING_EVENTS) -> None:
+    def __init__(
+        self,
+        position: Position | None = None,
+        now: float = 0.0,
+        *,
+        ring_events: int = RING_EVENTS,
+        ring_ttl: float = inf,
+    ) -> None:
         self._epoch, self._last = position or ("", 0)
         self._floor = self._last  # the ring proves what came after this offset
-        self._ring: deque[Entry] | None = None
+        self._fresh = now  # no event after the last one is older than this
+        self._ring: deque[tuple[float, Entry]] | None = None  # with the time from which it counts
         self._ring_events = min(ring_events, RING_EVENTS)
+        self._ring_ttl = ring_ttl
         self._ring_bytes = 0
         self._held: list[_Held] | None = None
         self._held_bytes = 0
         self._later: list[bytes] | None = None  # ephemeral bodies, for after what is held
         self._reads = 0
+        self._read_at = now  # when the last of them began
         self._doubt = False
         self._broken = False
         self._check_at = 0.0
@@ -181,11 +202,13 @@ class RoomTail:
 
     # --- the live link
 
-    def receive(self, epoch: str, previous: int, offset: int, body: bytes) -> Sequence[Entry]:
-        """A delivery; returns what may be passed on now, in order."""
+    def receive(self, epoch: str, previous: int, offset: int, body: bytes, now: float) -> Sequence[Entry]:
+        """A delivery at `now`, monotonic seconds; returns what may be passed on now, in order."""
         if epoch == self._epoch and not self._broken:
             if previous <= self._last < offset:
                 entry = Entry(previous, offset, body)
+                if not self._held:
+                    self._fresh = now
                 self._append(entry)
                 return [entry, *self._drain(), *self._release()] if self._held else (entry,)
             if offset <= self._last and not self._contradicts(offset, body):
@@ -217,13 +240,14 @@ class RoomTail:
 
     # --- reads of the history
 
-    def begin(self) -> Position:
-        """A read begins, of what follows on the returned position.
+    def begin(self, now: float) -> Position:
+        """A read begins at `now`, of what follows on the returned position.
 
         What was held before it and is not found by it does not exist; what comes from now on may
         ask for another read.
         """
         self._reads += 1
+        self._read_at = now
         self._doubt = False
         return self.position
 
@@ -245,6 +269,7 @@ class RoomTail:
         self._doubt |= page.more
         passed = self._accept(page)
         if not (page.more or self._broken):
+            self._fresh = max(self._fresh, self._read_at)  # whatever follows was not there to be read
             self._keep([held for held in self._held or () if held.read >= self._reads])
         return [*passed, *self._release()]
 
@@ -264,9 +289,10 @@ class RoomTail:
             self._doubt = True
         return ()
 
-    def reset(self, position: Position) -> Sequence[Entry]:
-        """Start, or start anew, at `position`; returns what may be passed on after it, in order."""
+    def reset(self, position: Position, now: float) -> Sequence[Entry]:
+        """Start, or start anew, at `position`, known at `now`; returns what may be passed on after it, in order."""
         self._epoch, self._last = position
+        self._fresh = now
         self._floor = self._last
         self._ring = None
         self._ring_bytes = 0
@@ -274,12 +300,13 @@ class RoomTail:
         self.life += 1
         return [*self._drain(), *self._release()]
 
-    def since(self, position: Position) -> list[Entry] | None:
-        """All publications after `position` up to the tail's own, or ``None``: the ring cannot prove it."""
+    def since(self, position: Position, now: float) -> list[Entry] | None:
+        """All publications after `position` up to the tail's own, or ``None``: the ring cannot prove it at `now`."""
+        self._trim(now)
         if self._broken or position.epoch != self._epoch or not self._floor <= position.offset <= self._last:
             return None
         entries: list[Entry] = []
-        for entry in reversed(self._ring or ()):
+        for _, entry in reversed(self._ring or ()):
             if entry.offset <= position.offset:
                 break
             entries.append(entry)
@@ -311,18 +338,24 @@ class RoomTail:
         ring = self._ring
         if ring is None:
             ring = self._ring = deque()
-        ring.append(entry)
+        ring.append((self._fresh, entry))
         self._ring_bytes += len(entry.body)
-        while len(ring) > self._ring_events or self._ring_bytes > RING_BYTES:
-            oldest = ring.popleft()
-            self._floor = oldest.offset
-            self._ring_bytes -= len(oldest.body)
+        if len(ring) > self._ring_events or self._ring_bytes > RING_BYTES or ring[0][0] + self._ring_ttl <= self._fresh:
+            self._trim(self._fresh)
+
+    def _trim(self, now: float) -> None:
+        """Drop what the ring does not keep any longer."""
+        ring, ttl = self._ring, self._ring_ttl
+        while ring and (len(ring) > self._ring_events or self._ring_bytes > RING_BYTES or ring[0][0] + ttl <= now):
+            _, entry = ring.popleft()
+            self._floor = entry.offset
+            self._ring_bytes -= len(entry.body)
 
     def _contradicts(self, offset: int, body: bytes) -> bool:
         """Whether the ring knows better than that `body` is at `offset`; then the store went back in time."""
         if offset <= self._floor:
             return False
-        known = next((entry.body for entry in reversed(self._ring or ()) if entry.offset == offset), None)
+        known = next((entry.body for _, entry in reversed(self._ring or ()) if entry.offset == offset), None)
         if known == body:
             return False
         self._break("fork")

@@ -2,7 +2,8 @@
 
 The order is the point: subscribe, buffer what comes, read the past, and then, in one turn of the loop,
 queue the replay and go live (`roomwire.core.replay`). What cannot be proven complete becomes a
-``room.state``; until it is there the member goes on buffering.
+``room.state``; until it is there the member goes on buffering. A live member that asks for the state is
+buffering and live until it is there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from roomwire.core.publication import InvalidBody, Publication, read_body
 from roomwire.core.replay import Budget, Finished, Outcome, RecoverTail, Replay
 from roomwire.core.tail import Entry, Need
 from roomwire.node import journal
-from roomwire.node.rooms import Membership, messages_of
+from roomwire.node.rooms import Membership
+from roomwire.node.turns import messages_of
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -77,7 +79,7 @@ class Entering:
         room, replay = membership.room, membership.replay
         while not membership.left:
             assert replay is not None
-            step = replay.step()
+            step = replay.step(self._node.runtime.now())
             if isinstance(step, Finished):
                 return
             try:
@@ -96,10 +98,11 @@ class Entering:
         """How it ended, as of this moment; act on it in this turn of the loop."""
         replay = membership.replay
         assert replay is not None
-        step = replay.step()
+        now = self._node.runtime.now()
+        step = replay.step(now)
         if not isinstance(step, Finished):
             replay.unavailable()
-            step = replay.step()
+            step = replay.step(now)
             assert isinstance(step, Finished)
         return step.outcome
 
@@ -108,7 +111,7 @@ class Entering:
     def proceed(self, membership: Membership, outcome: Outcome) -> None:
         """The replay, then live; or buffering on until the state is there."""
         if outcome.reason is not None:
-            self._node.attend(membership.connection, self._give_state, membership, outcome)
+            self._node.attend(membership.connection, self._enter_with_state, membership, outcome)
         else:
             self._go_live(membership, outcome, outcome.replay)
 
@@ -118,10 +121,7 @@ class Entering:
             return  # the write found out that the peer is gone
         room = membership.room
         room.seal()
-        room.buffering.discard(membership)
-        if membership.replay is not None:
-            membership.replay.release()
-            membership.replay = None
+        self._end_replay(membership)
         membership.go_live()
         room.live[membership] = None
         self._node.presence.entered(membership)
@@ -138,30 +138,42 @@ class Entering:
                 publication = read_body(room.name, entry.body, Position(epoch, entry.offset))
             except InvalidBody:
                 continue  # counted when it came
-            membership.behind = publication.exclude == connection.client
+            membership.behind = publication.excludes(connection.user, connection.client)
             if not membership.behind:
                 publications.append(publication)
         connection._write(messages_of(publications, connection._protocol), counted=False)
 
-    async def _give_state(self, membership: Membership, outcome: Outcome) -> None:
+    async def _enter_with_state(self, membership: Membership, outcome: Outcome) -> None:
+        assert outcome.reason is not None
+        entries = await self._give_state(membership, outcome.reason)
+        if entries is not None:
+            self._go_live(membership, outcome, entries)
+
+    async def _give_state(self, membership: Membership, reason: str) -> Sequence[Entry] | None:
+        """Write the room's state; returns what follows on it, to be written in this turn of the loop.
+
+        None where there is nothing more to do: the membership is over, or a reset of the room gives its
+        state to all live members.
+        """
         room, replay, connection = membership.room, membership.replay, membership.connection
+        assert replay is not None
         while not membership.left:
-            assert replay is not None
-            assert outcome.reason is not None
             if not await self._knows_its_tail(room):
                 continue
             assert room.tail is not None
             replay.begin_reset(room.tail.position)
             position, state = await self._node.states.take(room)
             if membership.left:
-                return
-            entries = replay.finish_reset()
+                break
+            if membership.live and room.frozen is not None:
+                break
+            entries = replay.finish_reset(self._node.runtime.now())
             if entries is not None:
-                connection._tell(RoomState(room.name, position, outcome.reason, state), counted=False)
-                self._go_live(membership, outcome, [entry for entry in entries if entry.offset > position.offset])
-                return
+                connection._tell(RoomState(room.name, position, reason, state), counted=False)
+                return [entry for entry in entries if entry.offset > position.offset]
             if replay.hopeless:
                 connection._shut(Closing.of(CloseCode.NOT_RESUMABLE))
+        return None
 
     async def _knows_its_tail(self, room: Room) -> bool:
         """Whether the room's tail knows where it stands; else a moment has passed."""
@@ -174,13 +186,22 @@ class Entering:
         return False
 
     def refresh(self, membership: Membership, reason: str) -> None:
-        """Give a live member the room's state, and go on with its events."""
-        self._node.attend(membership.connection, self._refresh, membership, reason)
+        """Give a member the room's state, and what follows on it once more; nothing more where that is under way."""
+        room = membership.room
+        if membership.replay is not None:
+            membership.replay.demand(reason)
+        elif room.tail is not None:
+            limits = self._node.limits
+            membership.replay = Replay.resetting(room.tail, Budget(limits.replay_events, limits.replay_bytes))
+            room.buffering.add(membership)
+            self._node.attend(membership.connection, self._refresh, membership, reason)
 
     async def _refresh(self, membership: Membership, reason: str) -> None:
-        position, state = await self._node.states.take(membership.room)
-        if membership.live:
-            membership.connection._tell(RoomState(membership.room.name, position, reason, state), counted=False)
+        entries = await self._give_state(membership, reason)
+        if entries is not None:
+            self._write_entries(membership, entries)
+            membership.room.skip(membership)
+        self._end_replay(membership)
 
     # --- leaving
 
@@ -208,8 +229,11 @@ class Entering:
         room = membership.room
         del membership.connection._memberships[room.name]
         room.live.pop(membership, None)
-        room.buffering.discard(membership)
+        self._end_replay(membership)
+        self._node.hub.close(room)
+
+    def _end_replay(self, membership: Membership) -> None:
+        membership.room.buffering.discard(membership)
         if membership.replay is not None:
             membership.replay.release()
             membership.replay = None
-        self._node.hub.close(room)

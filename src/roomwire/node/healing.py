@@ -70,7 +70,7 @@ class Healing:
         assert room.recovery is not None
         try:
             while (tail := room.tail) is not None and tail.need is not Need.NONE:
-                since = tail.begin()
+                since = tail.begin(self._node.runtime.now())
                 if tail.need is Need.RESET:
                     await self._reset(room, tail)
                     continue
@@ -89,11 +89,12 @@ class Healing:
     async def _reset(self, room: Room, tail: RoomTail) -> None:
         """The past cannot be trusted: all members get a new state, and what follows on it."""
         reason = tail.reason
+        asked = self._node.runtime.now()
         top = (await self._node.backplane.history(room.name, None, 0)).top
         if room.tail is not tail:
             return
         freeze = room.freeze(reason)
-        self._hub.accept(room, tail.reset(top))
+        self._hub.accept(room, tail.reset(top, asked))
         logger.warning("a room was reset", extra={"roomwire": {"room": room.name, "reason": reason}})
         self._node.runtime.spawn(self._node.states.refresh_room, room, freeze)
 
@@ -125,7 +126,8 @@ class Healing:
 
     async def _compare(self, rooms: Sequence[Room]) -> None:
         for start in range(0, len(rooms), CHECK_BATCH):
-            looks = [_Look(room) for room in rooms[start : start + CHECK_BATCH] if room.tail and not room.recovery]
+            now = self._node.runtime.now()
+            looks = [_Look(room, now) for room in rooms[start : start + CHECK_BATCH] if room.tail and not room.recovery]
             try:
                 tops = await self._node.backplane.positions([look.room.name for look in looks])
             except Unavailable:
@@ -157,12 +159,12 @@ class _Look:
 
     __slots__ = ("_doubted", "room", "since", "tail")
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, now: float) -> None:
         assert room.tail is not None
         self.room = room
         self.tail = room.tail
         self._doubted = room.tail.need is Need.RECOVER
-        self.since = room.tail.begin()
+        self.since = room.tail.begin(now)
 
     def take_back(self) -> None:
         """The look said nothing: what was in doubt before it still is."""

@@ -7,17 +7,18 @@ when something is missing; healing the tail is `roomwire.node.healing`'s.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from roomwire.core.errors import Unavailable
+from roomwire.core.notices import Notice, RoomState
 from roomwire.core.positions import Position
 from roomwire.core.publication import InvalidBody, read_body
 from roomwire.core.tail import Entry, Need, RoomTail
 from roomwire.node.chores import Chores
 from roomwire.node.healing import Healing
-from roomwire.node.rooms import Room
+from roomwire.node.rooms import Membership, Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ __all__ = ["Hub"]
 logger = logging.getLogger("roomwire.backplane")
 
 WRITES_PER_TURN = 512
-"""Writes of a fan-out between two looks at the loop: about 5 ms at 10 us each."""
+"""Writes to members between two looks at the loop: about 5 ms at 10 us each. Large ones count as several."""
 _UNSUBSCRIBES = 64
 """Rooms being closed at one time; a backplane joins those of a moment into one command."""
 
@@ -78,10 +79,20 @@ class Hub:
     async def _subscribe(self, room: Room) -> None:
         async with room.lock:
             if room.tail is None:
+                room.early = None
+                asked = self._node.runtime.now()
                 position = await self._node.backplane.subscribe(room.name)
-                room.tail = RoomTail(position, ring_events=room.policy.history_size)
-                room.tail.heard(self._node.runtime.now(), room.jitter)
+                policy = room.policy
+                tail = room.tail = RoomTail(
+                    position, asked, ring_events=policy.history_size, ring_ttl=policy.history_ttl
+                )
+                tail.heard(self._node.runtime.now(), room.jitter)
                 room.flushed = position
+                early = room.early
+                if early is not None and (early.epoch != position.epoch or early.offset > position.offset):
+                    # It follows on the answer, and came before there was a tail to keep it.
+                    tail.interrupted()
+                    self.healing.heal(room)
 
     def close(self, room: Room) -> None:
         """The counterpart of `open`: the last one out ends the subscription."""
@@ -96,7 +107,7 @@ class Hub:
                 return
             tail, room.tail = room.tail, None
             room.clear()
-            room.told = None
+            room.told = room.roster = None
             if tail is not None:
                 try:
                     await self._node.backplane.unsubscribe(room.name)
@@ -111,15 +122,20 @@ class Hub:
     def deliver(self, room: str, epoch: str, previous: int, offset: int, body: bytes) -> None:
         """See `roomwire.backplanes.contract.Sink`."""
         found = self.rooms.get(room)
-        if found is None or found.tail is None:
+        if found is None:
+            return
+        if found.tail is None:
+            found.early = Position(epoch, offset)
             return
         with self._boundary():
-            found.tail.heard(self._node.runtime.now(), found.jitter)
-            self.pass_on(found, found.tail.receive(epoch, previous, offset, body))
+            now = self._node.runtime.now()
+            found.tail.heard(now, found.jitter)
+            self.pass_on(found, found.tail.receive(epoch, previous, offset, body, now))
 
     def ephemeral(self, room: str, body: bytes) -> None:
         """See `roomwire.backplanes.contract.Sink`."""
         found = self.rooms.get(room)
+        # Before there is a tail nobody is live in the room, and it is for those who are.
         if found is not None and found.tail is not None:
             with self._boundary():
                 self.pass_on(found, found.tail.ephemeral(body))
@@ -215,7 +231,14 @@ class Hub:
                     self._dirty[room] = None
         self._ask_flush()
 
-    def thaw(self, room: Room, position: Position) -> None:
-        """The room's members have their state as of `position`: what follows on it goes out."""
-        room.thaw(position)
+    def tell(
+        self, room: Room, members: list[Membership], notices: Sequence[Notice], then: Callable[[], None] | None = None
+    ) -> None:
+        """Tell members of a room the same notices, encoded once for each kind; see `Room.tell`."""
+        room.tell(members, notices, then)
+        self._mark(room)
+
+    def thaw(self, room: Room, state: RoomState) -> None:
+        """The room's members get their state, and then what follows on it."""
+        room.thaw(state)
         self._mark(room)

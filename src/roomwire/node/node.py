@@ -38,7 +38,7 @@ from roomwire.node.farewells import Farewells
 from roomwire.node.hub import Hub
 from roomwire.node.joining import Joining
 from roomwire.node.presence import Presence
-from roomwire.node.rooms import Kind, Membership
+from roomwire.node.rooms import Kind
 from roomwire.node.scope import Scope, current
 from roomwire.node.states import States
 from roomwire.node.upkeep import Upkeep
@@ -291,6 +291,7 @@ class Node:
         user: str | None,
         history: bool,
         key: str | None,
+        exclude_user: str | None = None,
     ) -> Publication:
         """Publish to a room, cluster-wide; returns when it is stored.
 
@@ -308,7 +309,8 @@ class Node:
         if size > self.limits.max_event_size:
             limit = self.limits.max_event_size
             raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {limit}: send less, or raise it")
-        body = write_body(event, payload, binary=binary, user=user, exclude=exclude)
+        names = {"user": user, "exclude": exclude, "exclude_user": None if exclude is None else exclude_user}
+        body = write_body(event, payload, binary=binary, **names)
         position = None
         if history:
             policy = self.policy_of(room)
@@ -317,27 +319,9 @@ class Node:
             position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
             await self.backplane.publish_ephemeral(room, body)
-        return Publication(room, event, payload, binary=binary, user=user, exclude=exclude, position=position)
+        return Publication(room, event, payload, binary=binary, **names, position=position)
 
-    # --- telling many
-
-    def broadcast(self, memberships: Sequence[Membership], notices: Sequence[Notice], *, counted: bool = True) -> None:
-        """Tell live members the same notices, encoded once for each kind; see `Link.write` for `counted`."""
-        blocks: dict[Kind, Any] = {}
-        for membership in memberships:
-            kind, link = membership.kind, membership.link
-            if kind is None or link is None:
-                continue
-            connection = membership.connection
-            block = blocks.get(kind)
-            if block is None:
-                try:
-                    messages = [message for notice in notices for message in connection._codec.send(notice)]
-                except Exception as error:  # noqa: BLE001  the boundary of a connection
-                    connection._fail(error)
-                    continue
-                block = blocks[kind] = kind[1].block(messages)
-            link.write(block, len(notices), counted=counted)
+    # --- blocks that are shared
 
     def kind_of(self, protocol: WireProtocol, framing: Framing) -> Kind:
         """The kind of a connection, one object for all that are alike."""

@@ -2,7 +2,8 @@
 
 It is a difference, not a stream of events: the node remembers the users that it last told its members,
 and on every hint, sweep and interruption reads the leases and tells what changed. So each member
-learns of each change exactly once, whoever noticed it, also after a node died.
+learns of each change exactly once, whoever noticed it, also after a node died. Who asks for the whole
+list is given the one that was read last, until a change is heard of: in a large room it is costly to make.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.lowlevel
 
 from roomwire.backplanes.contract import Member
 from roomwire.core.errors import EventError, Unavailable
-from roomwire.core.notices import MemberJoined, MemberLeft, MembersState, Notice, Person
+from roomwire.core.notices import MemberJoined, MemberLeft, MembersState, Notice, Person, Roster
 from roomwire.node.chores import Chores
 
 if TYPE_CHECKING:
@@ -30,11 +33,23 @@ logger = logging.getLogger("roomwire.backplane")
 
 _LOOKS = 16
 """Rooms whose members are read at one time."""
+_READS = 16
+"""Rooms whose members are read at one time for those who ask."""
 _ENTRIES = 32
 """Members whose leases are written at one time."""
 
 Told = dict[str, Person]
 """The users that the members of a room were told of."""
+
+
+class _Question:
+    """Who is in a room? Asked by one or by many, answered by one read that began after the last of them."""
+
+    __slots__ = ("answer", "answered")
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.answer: Roster | None = None
 
 
 class Presence:
@@ -43,6 +58,8 @@ class Presence:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._looks: Chores[Room] = Chores(node, self._look, _LOOKS)
+        self._reads: Chores[Room] = Chores(node, self._read, _READS)
+        self._questions: dict[Room, _Question] = {}
         self._entries: Chores[Membership] = Chores(node, self._enter, _ENTRIES)
         self._graces: Chores[None] = Chores(node, self._end_graces, 1)
         self._ends: list[tuple[float, int, str, Member]] = []
@@ -114,7 +131,7 @@ class Presence:
 
     # --- telling
 
-    async def people(self, room: str) -> list[Person]:
+    async def people(self, room: str) -> Sequence[Person]:
         """The users in a room, each once, cluster-wide.
 
         Raises:
@@ -123,38 +140,85 @@ class Presence:
         """
         if not self._node.policy_of(room).presence:
             raise EventError("forbidden", "this room keeps no list of its members")
-        return list(_by_user(await self._node.backplane.members(room)).values())
+        found = self._node.hub.rooms.get(room)
+        if found is None or found.tail is None:  # nobody is told of changes in it
+            return Roster(_by_user(await self._node.backplane.members(room)).values())
+        return found.roster if found.roster is not None else await self._ask(found)
+
+    async def _ask(self, room: Room) -> Roster:
+        question = self._questions.get(room)
+        if question is None:
+            question = self._questions[room] = _Question()
+            self._reads.add(room)
+        await question.answered.wait()
+        if question.answer is None:
+            raise Unavailable("the members of the room cannot be read now", stored=False)
+        return question.answer
+
+    async def _read(self, room: Room) -> None:
+        question = self._questions.pop(room)
+        changes = room.changes
+        try:
+            members = await self._node.backplane.members(room.name)
+            question.answer = Roster(_by_user(members).values())
+            if changes == room.changes and room.tail is not None:
+                room.roster = question.answer
+        except Unavailable:
+            pass  # who asked is told so
+        finally:
+            question.answered.set()
 
     def changed(self, name: str) -> None:
         """Something may have changed; looked at once for many hints."""
         room = self._node.hub.rooms.get(name)
         if room is not None and room.policy.presence:
-            self._looks.add(room)
+            self._changed(room)
+
+    def _changed(self, room: Room) -> None:
+        room.roster = None
+        room.changes += 1
+        self._looks.add(room)
 
     async def _look(self, room: Room) -> None:
         # The hints of one turn of the loop are one look.
         await anyio.lowlevel.checkpoint()
         if not room.live:
             return
+        room.outdated = room.is_telling
+        if room.outdated:
+            return  # one change at a time is told, so that many are told as what they come to
+        changes = room.changes
         try:
             members = await self._node.backplane.members(room.name)
         except Unavailable:
             # The next sweep looks again.
             logger.warning("presence cannot be read now", extra={"roomwire": {"room": room.name}})
             return
-        self._tell(room, _by_user(members))
+        if room.tail is None:
+            return
+        now = _by_user(members)
+        roster = Roster(now.values())
+        if changes == room.changes:
+            room.roster = roster
+        self._tell(room, now, roster)
 
-    def _tell(self, room: Room, now: Told) -> None:
+    def _tell(self, room: Room, now: Told, roster: Roster) -> None:
         before, room.told = room.told or {}, now
         notices: list[Notice] = [MemberJoined(room.name, now[user]) for user in now if user not in before]
         notices += [MemberLeft(room.name, before[user]) for user in before if user not in now]
         new = [membership for membership in room.live if not membership.listed]
         if notices and len(new) < len(room.live):
-            self._node.broadcast([membership for membership in room.live if membership.listed], notices)
+            listed = [membership for membership in room.live if membership.listed]
+            self._node.hub.tell(room, listed, notices, partial(self._were_told, room))
         if new:
             for membership in new:
                 membership.listed = True
-            self._node.broadcast(new, [MembersState(room.name, list(now.values()))])
+            state = MembersState(room.name, roster)
+            self._node.hub.tell(room, new, [state], partial(self._were_told, room))
+
+    def _were_told(self, room: Room) -> None:
+        if room.outdated:
+            self._looks.add(room)
 
     def interrupted(self, rooms: Collection[Room]) -> None:
         """Hints may have been lost: members get the whole list."""
@@ -162,7 +226,7 @@ class Presence:
             if room.policy.presence:
                 for membership in room.live:
                     membership.listed = False
-                self._looks.add(room)
+                self._changed(room)
 
     def sweep(self) -> None:
         """Look at every room: leases expire without a hint."""
@@ -184,5 +248,6 @@ def member_of(connection: Connection) -> Member:
 def _by_user(members: Sequence[Member]) -> dict[str, Person]:
     people: dict[str, Person] = {}
     for member in members:
-        people.setdefault(member.user, Person(member.user, member.info))
+        if member.user not in people:
+            people[member.user] = Person(member.user, member.info)
     return people

@@ -1,40 +1,42 @@
-"""A room on this node: its members, and the way of a publication to all of them.
+"""A room on this node: its members, and the way to all of them.
 
 One publication is one encode, and the same bytes for every member of a kind (wire protocol and
 framing). Publications that came within one turn of the loop are joined into one block and written once
-to each member. A turn goes out over a snapshot of the members, each looked at again before its
-write: who left is passed over, and who went live after the snapshot had its events by replay. Long
-fan-outs go on in the next turn of the loop (`Room.flush`'s budget).
+to each member.
 
-Where the past cannot be trusted any more the room is frozen: nothing goes out until its members get a new
-state, and of what came meanwhile only that which follows on it.
+Whatever many members are told goes out in the room's turns (`roomwire.node.turns`), one after the other:
+publications, the state after a reset, who is there. That is what keeps them in order: a state precedes
+the events that follow on it, a list of members the changes to it. A turn of the loop takes at most the
+budget of `Room.flush`, in writes, of which a large one counts as several; then the loop goes on.
+
+Where the past cannot be trusted any more the room is frozen: no event goes out until its members get a new
+state, and of what came meanwhile only that which follows on it. Who is there is told all the same.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import anyio
 
+from roomwire.core.notices import Notice, RoomState, Roster
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.positions import Position
 from roomwire.core.publication import Publication
 from roomwire.core.replay import BUFFER_BYTES, BUFFER_EVENTS, Replay
 from roomwire.core.tail import RoomTail
+from roomwire.node.turns import Events, Telling, Turn
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
     from roomwire.node.presence import Told
-    from roomwire.protocols.contract import Message, WireProtocol
+    from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing, Link
 
-__all__ = ["Freeze", "Kind", "Membership", "Room", "messages_of"]
-
-logger = logging.getLogger("roomwire")
+__all__ = ["Freeze", "Kind", "Membership", "Room"]
 
 Kind = tuple["WireProtocol", "Framing"]
 """Connections of one kind can be written the same bytes. One object for each: it is compared by identity."""
@@ -52,7 +54,7 @@ class Membership:
         left: whether it is over.
         behind: its position moved on without an event, and it has not been told yet.
         listed: whether it was told the list of members.
-        replay: what it waits for before it is live.
+        replay: what it waits for before it is live, or, being live, before it has the state that it asked for.
     """
 
     __slots__ = ("behind", "connection", "kind", "left", "link", "listed", "replay", "room")
@@ -94,28 +96,6 @@ class Freeze:
         self.retried = False
 
 
-class _Turn:
-    """The publications of one turn of the loop on their way to the members of that moment."""
-
-    __slots__ = ("_blocks", "done", "excluded", "last", "members", "publications")
-
-    def __init__(self, publications: list[Publication], members: list[Membership]) -> None:
-        self.publications = publications
-        self.members = members
-        self.excluded = {p.exclude for p in publications if p.exclude is not None}
-        self.last = next((p for p in reversed(publications) if p.position is not None), None)
-        self.done = 0
-        self._blocks: dict[Kind, Any] = {}
-
-    def block_for(self, kind: Kind | None) -> Any:
-        """All of it as members of a kind can be written it; encoded once."""
-        assert kind is not None
-        block = self._blocks.get(kind)
-        if block is None:
-            block = self._blocks[kind] = _encode(self.publications, kind)
-        return block
-
-
 class Room:
     """A room with members on this node.
 
@@ -125,12 +105,16 @@ class Room:
         tail: the end of its stream, once it is subscribed.
         users: joins under way and members; at zero the room may be closed.
         live: the memberships that get its events.
-        buffering: those that wait for a replay or a state.
+        buffering: those that wait for a replay or a state; some are live as well.
         flushed: the position up to which all live members have got their events.
         frozen: set while a new state is being made for all members; their events wait for it.
         recovery: set when the read of the history that is under way has ended.
         jitter: of the position check.
+        early: the last position that was delivered before the answer to the subscribe.
         told: what its members were told about who is there.
+        outdated: whether that changed again while they are being told.
+        roster: who is there, until a change is heard of.
+        changes: how many of them were heard of.
         lock: held while subscribing and unsubscribing.
     """
 
@@ -139,14 +123,18 @@ class Room:
         "_pending_bytes",
         "_turns",
         "buffering",
+        "changes",
+        "early",
         "flushed",
         "frozen",
         "jitter",
         "live",
         "lock",
         "name",
+        "outdated",
         "policy",
         "recovery",
+        "roster",
         "tail",
         "told",
         "users",
@@ -164,11 +152,15 @@ class Room:
         # Checks of many rooms must not come in step; the name spreads them well enough.
         self.jitter = 0.8 + 0.4 * (crc32(name.encode()) / 2**32)
         self.recovery: anyio.Event | None = None
+        self.early: Position | None = None
         self.told: Told | None = None
+        self.outdated = False
+        self.roster: Roster | None = None
+        self.changes = 0
         self.lock = anyio.Lock()
         self._pending: list[Publication] = []
         self._pending_bytes = 0
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[Turn] = deque()
 
     # --- the fan-out
 
@@ -181,15 +173,30 @@ class Room:
             freeze.overflowed = True
             self._drop_pending()
 
+    def tell(
+        self, members: list[Membership], notices: Sequence[Notice], then: Callable[[], None] | None = None
+    ) -> None:
+        """Tell members something that moves no position, after what came so far; `then` is called when all were told.
+
+        `Hub.tell` has it flushed.
+        """
+        self.seal()
+        self._turns.append(Telling(members, notices, then=then))
+
     @property
     def has_work(self) -> bool:
         """Whether `flush` has something to do."""
-        return self.frozen is None and bool(self._pending or self._turns)
+        return bool(self._turns or (self._pending and self.frozen is None))
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether members are still being told something that moves no position."""
+        return any(not turn.moves for turn in self._turns)
 
     @property
     def is_settled(self) -> bool:
         """Whether every live member has all events up to `flushed`, and none after it."""
-        return not self._turns and self.frozen is None
+        return self.frozen is None and not any(turn.moves for turn in self._turns)
 
     def seal(self) -> None:
         """What came so far is for the members of this moment, not for one who goes live next.
@@ -197,57 +204,43 @@ class Room:
         Nothing in a frozen room: whoever goes live there gets the state as well.
         """
         if self._pending and self.frozen is None:
-            self._turns.append(_Turn(self._pending, list(self.live)))
-            self._pending = []
-            self._pending_bytes = 0
+            self._turns.append(Events(list(self.live), self._pending, self._pending_bytes))
+            self._drop_pending()
+
+    def skip(self, membership: Membership) -> None:
+        """A live member has all that came so far: it was given the state, and what followed on it."""
+        self.seal()
+        for turn in self._turns:
+            if turn.moves:
+                turn.skip(membership)
 
     def flush(self, budget: int) -> int:
-        """Write to at most `budget` members; returns to how many it did."""
+        """Write for at most `budget`, or to one member; returns what it took, a small write being 1."""
         if not self._turns:
             self.seal()
         turn = self._turns[0]
-        batch = turn.members[turn.done : turn.done + budget]
+        batch = turn.members[turn.done : turn.done + max(1, budget // turn.cost)]
         turn.done += len(batch)
-        count = len(turn.publications)
-        excluded = turn.excluded
-        kind = block = None
-        for membership in batch:
-            link = membership.link
-            if link is None:
-                continue
-            if excluded and membership.connection.client in excluded:
-                self._write_partly(membership, turn)
-                continue
-            if membership.kind is not kind:
-                kind = membership.kind
-                block = turn.block_for(kind)
-            link.write(block, count)
+        turn.write(batch)
         # A write that failed may have closed the room's last connection, and what was on its way.
         if turn.done >= len(turn.members) and self._turns and self._turns[0] is turn:
             self._turns.popleft()
             if turn.last is not None and turn.last.position is not None:
                 self.flushed = turn.last.position
-        return len(batch)
-
-    def _write_partly(self, membership: Membership, turn: _Turn) -> None:
-        client = membership.connection.client
-        publications = [p for p in turn.publications if p.exclude != client]
-        if turn.last is not None:
-            membership.behind = turn.last.exclude == client
-        kind, link = membership.kind, membership.link
-        if publications and link is not None and kind is not None:
-            link.write(_encode(publications, kind), len(publications))
+            turn.finished()
+        return len(batch) * turn.cost
 
     # --- positions
 
-    def position_of(self, membership: Membership) -> Position:
-        """Where a live member stands at this moment: `flushed`, or further in the middle of a turn."""
+    def position_of(self, membership: Membership) -> Position | None:
+        """Where a live member stands at this moment: `flushed`, or further in the middle of a turn.
+
+        None while the state after a reset is on its way to it: who resumed from a position would never get it.
+        """
         position = self.flushed
-        for number, turn in enumerate(self._turns):
-            served = membership not in turn.members or (number == 0 and turn.members.index(membership) < turn.done)
-            if not served:
-                break
-            # Who is not among a turn's members went live after it was sealed, beyond its events.
+        for turn in self._turns:
+            if turn.moves and not turn.has_served(membership):
+                return None if isinstance(turn, Telling) else position
             if turn.last is not None and turn.last.position is not None:
                 position = turn.last.position
         return position
@@ -262,16 +255,20 @@ class Room:
     # --- resets
 
     def freeze(self, reason: str) -> Freeze:
-        """Nothing goes out until `thaw`; what is on its way is forgotten, since the new state has it."""
-        self.clear()
+        """No event goes out until `thaw`; those on their way are forgotten, since the new state has them."""
+        self._turns = deque(turn for turn in self._turns if not turn.moves)
+        self._drop_pending()
         self.frozen = Freeze(reason)
         return self.frozen
 
-    def thaw(self, position: Position) -> None:
-        """The members have got the state as of `position`: go on with what follows on it."""
+    def thaw(self, state: RoomState) -> None:
+        """The state for all members, and then what follows on it. `Hub.thaw` has it flushed."""
         self.frozen = None
-        self.flushed = position
-        self._pending = [p for p in self._pending if p.position is None or p.position.offset > position.offset]
+        self.flushed = state.position
+        offset = state.position.offset
+        self._pending = [p for p in self._pending if p.position is None or p.position.offset > offset]
+        self._pending_bytes = sum(len(p.data) for p in self._pending)
+        self._turns.append(Telling(list(self.live), [state], is_state=True))
         for membership in self.live:
             membership.behind = False
 
@@ -284,19 +281,3 @@ class Room:
     def _drop_pending(self) -> None:
         self._pending = []
         self._pending_bytes = 0
-
-
-def messages_of(publications: Iterable[Publication], protocol: WireProtocol) -> list[Message]:
-    """The messages of publications. One that cannot be written is dropped, for it would be tried again for ever."""
-    messages: list[Message] = []
-    for publication in publications:
-        try:
-            messages.append(protocol.broadcast(publication))
-        except Exception as error:
-            logger.error("%s could not be written and was dropped", publication.event, exc_info=error)
-    return messages
-
-
-def _encode(publications: list[Publication], kind: Kind) -> Any:
-    protocol, framing = kind
-    return framing.block(messages_of(publications, protocol))

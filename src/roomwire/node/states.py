@@ -95,10 +95,7 @@ class States:
             if room.frozen is not freeze:
                 return  # it was reset once more, or closed
             if not freeze.overflowed:
-                # Like a replay it does not count as slowness: else a slow client would never get past it.
-                notice = RoomState(room.name, position, freeze.reason, state)
-                self._node.broadcast(list(room.live), [notice], counted=False)
-                self._node.hub.thaw(room, position)
+                self._node.hub.thaw(room, RoomState(room.name, position, freeze.reason, state))
             elif freeze.retried:
                 self._give_up(room)
             else:

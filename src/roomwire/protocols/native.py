@@ -170,7 +170,12 @@ def _person(person: notices.Person) -> bytes:
 
 
 def _members(members: Sequence[notices.Person]) -> bytes:
-    return b'{"members":[' + b",".join(map(_person, members)) + b"]}"
+    if not isinstance(members, notices.Roster):
+        return b'{"members":[' + b",".join(map(_person, members)) + b"]}"
+    encoded = members.encoded.get(SUBPROTOCOL)
+    if encoded is None:
+        encoded = members.encoded[SUBPROTOCOL] = _members(list(members))
+    return encoded
 
 
 def _write_welcome(n: notices.Welcome) -> bytes:
