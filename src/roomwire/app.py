@@ -17,7 +17,7 @@ from roomwire.core.events import check_event_name
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.publication import Publication
 from roomwire.core.routing import Handler, Hook, Router
-from roomwire.node.connection import Connection, check_room_name
+from roomwire.node.connection import Connection, check_reason, check_room_name
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current
@@ -201,6 +201,8 @@ class App:
     async def disconnect(self, user: str, *, code: int = CloseCode.REMOVED, reason: str = "") -> None:
         """Close all connections of a user, on all nodes.
 
+        In the connect hook that is all of the user's other ones: about the one that it decides its answer does.
+
         Args:
             user: the user.
             code: the close code: 4502 for a revoked credential, 4503 as a default; of your own 4100 to
@@ -208,11 +210,12 @@ class App:
             reason: a text for people.
 
         Raises:
-            LocalError: the code may not stand in a close frame.
+            LocalError: the code may not stand in a close frame, or `reason` is no text that can be written.
             Unavailable: other nodes could not be told.
         """
         if not is_sendable(code):
             raise LocalError(f"{code} cannot be sent; use 4502, 4503, 4100 to 4199 or 4600 to 4699")
+        check_reason(reason)
         await self._scope().node.control.tell(Disconnect(user=user, code=int(code), reason=reason))
 
     async def add(self, user: str, room: str) -> None:
@@ -226,13 +229,16 @@ class App:
         await self._scope().node.control.tell(Add(user=user, room=room))
 
     async def remove(self, user: str, room: str, reason: str = "") -> None:
-        """Take all connections of a user out of a room, on all nodes.
+        """Take all connections of a user out of a room, on all nodes; what let them in before does so no more.
+
+        In a room's policy that is all of the user's other ones: about the one that asks its answer decides.
 
         Raises:
-            LocalError: that is no room's name.
+            LocalError: that is no room's name, or `reason` is no text that can be written.
             Unavailable: other nodes could not be told.
         """
         check_room_name(room)
+        check_reason(reason)
         await self._scope().node.control.tell(Remove(user=user, room=room, reason=reason))
 
     def _scope(self) -> Scope:

@@ -230,6 +230,17 @@ class TestThePromiseToResume:
         assert session.next_deadline() == T + 10
         assert session.receive(RESUME, T + 2) is None
 
+    def test_one_that_comes_too_fast_is_answered_and_may_be_sent_again(self) -> None:
+        session = Session(replace(LIMITS, message_burst=1, messages_per_second=1.0), T, must_resume=True)
+        assert session.receive(HEARTBEAT, T) is None
+        verdict = session.receive(RESUME, T)
+        assert isinstance(verdict, Failed)
+        assert verdict.code == "rate_limited"
+        assert session.next_deadline() == T + 10
+        assert session.receive(CALL, T + 2) == Closing(1008, "session.resume has to come first")
+        assert session.receive(RESUME, T + 2) is None
+        assert session.next_deadline() == T + 30
+
     def test_nobody_else_has_to(self) -> None:
         assert Session(LIMITS, T).receive(CALL, T) is None
 

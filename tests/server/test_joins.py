@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from roomwire.backplanes.memory import MemoryBackplane
+from roomwire.core.closing import Closing
+from roomwire.core.errors import LocalError
 from roomwire.core.limits import Limits
+from roomwire.core.positions import Position
+from roomwire.core.publication import write_body
+from roomwire.core.tail import Page
 from roomwire.node import Connection
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
@@ -191,6 +197,102 @@ def test_a_close_code_that_cannot_be_sent_is_the_applications_fault(serve: Serve
     ann = serve().connect("ann")
     assert ann.request("close", 1006)["data"]["code"] == "internal"
     assert ann.request("whoami")["event"] == "ack"
+
+
+@pytest.mark.parametrize("text", ["a file name: \udcff", 17])
+def test_a_reason_that_cannot_be_written_is_the_applications_fault(shell: Shell, serve: Serve, text: Any) -> None:
+    """Found out while closing, it would leave a connection that is neither open nor closed."""
+    log = Log()
+    app = make_app(log)
+    server = serve(shell, app=app)
+    ann = server.connect("ann")
+    ann.request("hold")
+    connection = log.connections["ann"]
+    orders: list[tuple[Callable[..., Any], *tuple[Any, ...]]] = [
+        (connection.close, 4100),
+        (connection.leave, "chat:general"),
+        (app.disconnect, "ann"),
+        (app.remove, "ann", "chat:general"),
+    ]
+    for function, *arguments in orders:
+        with pytest.raises(LocalError, match="no reason that can be written"):
+            server.act(function, *arguments, reason=text)
+    assert ann.request("whoami")["data"]["rooms"] == ["chat:general"]
+
+
+def test_what_cannot_be_announced_is_closed_all_the_same(shell: Shell, serve: Serve) -> None:
+    log = Log()
+    server = serve(shell, app=make_app(log))
+    ann = server.connect("ann")
+    ann.request("hold")
+    server.call(log.connections["ann"]._shut, Closing(4100, "a file name: \udcff"))
+    assert ann.closed() == (4100, "")
+    until(server, lambda: not server.node.connections)
+
+
+# --- many at once, and cut short
+
+
+class SlowHistory(MemoryBackplane):
+    """Its history takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = anyio.Event()
+        self.answer = anyio.Event()
+
+    async def history(self, room: str, since: Position | None, limit: int) -> Page:
+        self.asked.set()
+        await self.answer.wait()
+        return await super().history(room, since, limit)
+
+
+def test_a_join_that_the_application_gave_up_is_undone(shell: Shell, serve: Serve) -> None:
+    """Else the connection is in the room for good, gets none of its events, and cannot join it any more."""
+    app, backplane = make_app(), SlowHistory()
+    scopes: list[anyio.CancelScope] = []
+
+    @app.on("enter.quickly")
+    async def enter(connection: Connection, room: str) -> bool:
+        with anyio.CancelScope() as mine:
+            scopes.append(mine)
+            await connection.join(room)
+        return mine.cancelled_caught
+
+    server = serve(shell, app=app, backplane=backplane)
+    server.connect("keeper")
+    client = server.connect("nobody")
+    # The store went back in time: the room's top is read before anybody comes in.
+    (event,) = server.publish()
+    epoch, offset = Position.parse(event)
+    server.call(server.node.hub.deliver, "chat:general", epoch, offset - 1, offset, write_body("other", b"1"))
+    client.send("enter.quickly", "chat:general", id="e1")
+    server.call(backplane.asked.wait)
+    server.call(lambda: scopes[0].cancel())
+    assert client.receive_until("ack", id="e1")["data"] is True
+    server.call(backplane.answer.set)
+    assert client.request("session.rooms")["data"]["rooms"] == {}
+    assert join(client, "chat:general")["position"]
+    server.publish(data="for all")
+    assert "told" in [m["event"] for m in client.events_before("session.rooms")]
+
+
+def test_a_connection_is_in_no_more_rooms_than_allowed_however_they_are_added(shell: Shell, serve: Serve) -> None:
+    app = make_app()
+    server = serve(shell, app=app, limits=Limits(rooms=5))
+    client = server.connect("nobody")
+
+    async def add_many() -> None:
+        for number in [*range(20), 0, 1]:
+            await app.add("nobody", f"chat:{number}")
+
+    server.act(add_many)
+    joined = {client.receive_until("room.joined")["room"] for _ in range(5)}
+    until(server, lambda: set(server.node.hub.rooms) == joined == {f"chat:{number}" for number in range(5)})
+    assert set(client.request("session.rooms")["data"]["rooms"]) == joined
+    client.request("room.leave", room="chat:0")
+    server.act(app.add, "nobody", "chat:19")
+    assert client.receive_until("room.joined")["room"] == "chat:19"
 
 
 # --- ways that cross

@@ -281,66 +281,6 @@ def test_cursors_of_100_rooms_and_one_room_too_many(serve: Serve) -> None:
     assert len(reasons) == 101
 
 
-# --- session.resume
-
-
-def test_later_joins_nothing_until_session_resume(server: LiveServer) -> None:
-    position = status(server.connect("ann"))["position"]
-    ids = server.publish(2)
-    back = server.connect("ann", query="last_event_id=later")
-    assert back.welcome["rooms"] == {}
-    reply = back.request("session.resume", {"rooms": {"chat:general": position}})
-    assert reply["data"] == {"rooms": {"chat:general": {"position": ids[-1], "recovered": True}}}
-    assert [back.receive_until("told")["id"] for _ in ids] == ids
-
-
-def test_rooms_of_the_hook_come_with_session_resume(serve: Serve) -> None:
-    log = Log()
-    log.auto["ann"] = ["chat:one", "chat:two"]
-    server = serve(app=make_app(log))
-    back = server.connect("ann", query="last_event_id=later")
-    epoch = server.call(server.node.backplane.subscribe, "chat:one").epoch
-    rooms = back.request("session.resume", {"rooms": {"chat:one": f"{epoch}:0", "chat:secret": f"{epoch}:0"}})
-    assert rooms["data"]["rooms"] == {
-        "chat:one": {"position": f"{epoch}:0", "recovered": True},
-        "chat:two": {"position": f"{epoch}:0", "recovered": None},
-        "chat:secret": {"recovered": False, "reason": "forbidden"},
-    }
-
-
-def test_session_resume_that_fails_can_be_tried_again_with_all_rooms(serve: Serve) -> None:
-    server = serve()
-    back = server.connect("ann", query="last_event_id=later")
-    backplane = server.node.backplane
-    assert isinstance(backplane, MemoryBackplane)
-    server.call(backplane.cut)
-    assert back.request("session.resume", {"rooms": {}})["data"]["code"] == "unavailable"
-    server.call(backplane.heal)
-    assert list(back.request("session.resume", {"rooms": {}})["data"]["rooms"]) == ["chat:general"]
-
-
-def test_another_first_message_is_a_breach(serve: Serve) -> None:
-    back = serve().connect("ann", query="last_event_id=later")
-    back.send("whoami")
-    assert back.closed() == (1008, "session.resume has to come first")
-
-
-def test_session_resume_that_does_not_come_in_10_seconds(serve: Serve) -> None:
-    server = serve(clock=VirtualClock())
-    back = server.connect("ann", query="last_event_id=later")
-    server.advance(9.9)
-    assert not [e for e in back.events_before("presence.heartbeat") if e["event"] != "ack"]
-    server.advance(0.5)
-    assert back.receive_until("session.closing")["data"]["code"] == 4005
-    assert back.closed()[0] == 4005
-
-
-def test_session_resume_of_a_room_that_one_is_in_is_a_conflict(serve: Serve) -> None:
-    ann = serve().connect("ann")
-    rooms = {"chat:general": status(ann)["position"]}
-    assert ann.request("session.resume", {"rooms": rooms})["data"]["code"] == "conflict"
-
-
 # --- states
 
 

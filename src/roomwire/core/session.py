@@ -81,12 +81,13 @@ class Session:
             if self._has_erred_too_often(now):
                 return Closing.of(CloseCode.POLICY)
             return Failed(command.ref, "invalid", command.message)
-        if self._resume_by != _NEVER and not isinstance(command, Heartbeat):
-            if not isinstance(command, Resume):
-                return _RESUME_FIRST
-            self._resume_by = _NEVER
+        promised = self._resume_by != _NEVER and not isinstance(command, Heartbeat)
+        if promised and not isinstance(command, Resume):
+            return _RESUME_FIRST
         if not self._message_bucket.take(now):
             return Failed(command.ref, "rate_limited", "too many messages, slow down")
+        if promised:
+            self._resume_by = _NEVER
         return None
 
     def _has_erred_too_often(self, now: float) -> bool:

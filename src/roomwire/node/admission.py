@@ -21,10 +21,11 @@ from roomwire.core.identity import Identity, is_user
 from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.core.session import Session
-from roomwire.node import journal
+from roomwire.node import journal, ways
 from roomwire.node.connection import Connection
 from roomwire.node.control import Evict
-from roomwire.node.scope import Scope
+from roomwire.node.joining import Joins
+from roomwire.node.ways import Deciding, Way
 from roomwire.transports.contract import Admission
 
 if TYPE_CHECKING:
@@ -110,14 +111,21 @@ class Admissions:
         connection = Connection(
             node, identity, session, protocol, id=secrets.token_hex(8), client=client, peer=head.peer
         )
-        auto = await self._ask_hook(connection)
-        # From now on it can be closed, by its user's other connections and by control messages.
-        node.register(connection)
+        # Orders about its user hold for it from now on: what the hook reads may be older than they are.
+        node.expect(connection)
+        way = ways.begin(connection)
         try:
-            await self._claim(connection, identity)
+            way.auto = await self._ask_hook(connection)
+            way.wants_state = head.query_values("state") == ["1"]
+            # From now on it can be evicted by its user's other connections.
+            node.register(connection)
+            if connection._closing is None:
+                await self._claim(connection, identity)
             if len(node.connections) > node.limits.max_connections:
                 raise HandshakeRefused(unavailable("the server is full"))
-            await self._join(connection, auto, cursor, later, wants_state=head.query_values("state") == ["1"])
+            # One that is to be closed is let in all the same: a close code is told, a status not to every client.
+            if connection._closing is None:
+                await self._join(connection, way, cursor, later=later)
             if node.draining:
                 raise HandshakeRefused(node.drain.refusal())
         except BaseException:
@@ -125,19 +133,13 @@ class Admissions:
             raise
         return Admission(connection)
 
-    async def _join(
-        self,
-        connection: Connection,
-        auto: Collection[str],
-        cursor: Mapping[str, Position],
-        later: bool,
-        *,
-        wants_state: bool,
-    ) -> None:
+    async def _join(self, connection: Connection, way: Way, cursor: Mapping[str, Position], *, later: bool) -> None:
         if later:
-            connection._auto_rooms = auto
-            auto = ()
-        connection._welcome = await self._node.joining.prepare(connection, auto, cursor, wants_state=wants_state)
+            way.is_later = True  # it goes on: what is revoked until the resume is not entered then
+            connection._welcome = Joins()
+            return
+        connection._welcome = await self._node.joining.prepare(connection, way, cursor)
+        ways.end(connection, way)
 
     def _client_of(self, head: RequestHead) -> str:
         values = head.query_values("client")
@@ -166,7 +168,7 @@ class Admissions:
         if hook is None:
             return ()
         try:
-            with Scope(self._node, connection):
+            with Deciding(self._node, connection):
                 rooms = await hook.function(**hook.bind(connection, {}))
         except EventError as error:
             raise HandshakeRefused(
@@ -195,7 +197,12 @@ class Admissions:
         limits = node.limits
         holder = Holder(connection.client, connection.id, node.name)
         evict = limits.on_connection_limit == "evict"
-        claim = await node.backplane.claim(identity.user, holder, limits.connections_per_user, evict=evict)
+        try:
+            claim = await node.backplane.claim(identity.user, holder, limits.connections_per_user, evict=evict)
+        finally:
+            if connection._closing is not None:
+                # The slot was given back before it was taken.
+                node.farewells.departed(connection, ())
         if not claim.granted:
             text = f"a user has at most {limits.connections_per_user} connections"
             headers = (("Retry-After", str(_RETRY_AFTER)),)

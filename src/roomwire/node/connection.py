@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from roomwire.node.joining import Joins
     from roomwire.node.node import Node
     from roomwire.node.rooms import Kind, Membership
+    from roomwire.node.ways import Way
     from roomwire.protocols.contract import Message, WireProtocol
     from roomwire.transports.contract import Link
 
-__all__ = ["MAX_INFO", "Connection", "check_room_name"]
+__all__ = ["MAX_INFO", "Connection", "check_reason", "check_room_name"]
 
 MAX_INFO = 4096
 """Bytes of `Connection.info` as JSON: every member of every room of the connection is sent it."""
@@ -52,7 +53,6 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_auto_rooms",
         "_by",
         "_closing",
         "_codec",
@@ -71,6 +71,7 @@ class Connection:
         "_session",
         "_state",
         "_wanted",
+        "_ways",
         "_welcome",
         "_working",
         "claims",
@@ -108,7 +109,7 @@ class Connection:
         self._moved = False  # its client has another connection now
         self._by: Literal["server", "peer", "link"] = "server"
         self._welcome: Joins | None = None
-        self._auto_rooms: Collection[str] = ()
+        self._ways: tuple[Way, ...] = ()
         self._wanted: list[str] | None = None  # rooms it was put into before it was open
         self._state: dict[str, Any] | None = None
         self.id = id
@@ -170,11 +171,17 @@ class Connection:
         """
         check_room_name(room)
         self._check_open()
-        await self._node.joining.put_in(self, room)
+        joining = self._node.joining
+        await joining.put_in(self, room, joining.begin(self, room))
         self._check_open()
 
     async def leave(self, room: str, reason: str = "") -> None:
-        """Take it out of a room; the client gets ``room.removed``. Nothing where it is not in it."""
+        """Take it out of a room; the client gets ``room.removed``. Nothing where it is not in it.
+
+        Raises:
+            LocalError: `reason` is no text that can be written.
+        """
+        check_reason(reason)
         self._node.joining.take_out(self, room, reason)
 
     async def send(self, event: str, data: object = None, *, room: str | None = None) -> None:
@@ -208,11 +215,14 @@ class Connection:
     async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:
         """Close it. Your own codes are 4100 to 4199 (the client comes back) and 4600 to 4699 (it does not).
 
+        In the connect hook too: the client gets the close frame in place of the welcome.
+
         Raises:
-            LocalError: the code may not stand in a close frame.
+            LocalError: the code may not stand in a close frame, or `reason` is no text that can be written.
         """
         if not is_sendable(code):
             raise LocalError(f"{code} cannot be sent; use 1000, 4100 to 4199 or 4600 to 4699")
+        check_reason(reason)
         self._shut(Closing(code, reason))
 
     def _check_open(self) -> None:
@@ -234,7 +244,7 @@ class Connection:
         self._node.joining.open(self)
         wanted, self._wanted = self._wanted or (), None
         for room in wanted:
-            self._node.runtime.spawn(self._node.control.add, self, room)
+            self._node.control.add(self, room)
 
     def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
         """See `roomwire.transports.contract.Receiver`."""
@@ -392,9 +402,13 @@ class Connection:
         link = self._link
         if link is None:
             return
-        if closing.announced:
-            block = link.framing.block(self._codec.send(ClosingSoon(closing, positions)))
-            link.write(block, 1, counted=False)
+        try:
+            if closing.announced:
+                block = link.framing.block(self._codec.send(ClosingSoon(closing, positions)))
+                link.write(block, 1, counted=False)
+        except Exception as error:  # noqa: BLE001  it is closed all the same: nothing else would ever do so
+            journal.failed(self, "session.closing", error)
+            closing = Closing(closing.code)
         link.close(closing)
 
     def _moved_positions(self) -> dict[str, Position]:
@@ -415,3 +429,15 @@ def check_room_name(room: str) -> None:
     """
     if not is_room_name(room):
         raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
+
+
+def check_reason(reason: str) -> None:
+    """Refuse what cannot be told as a reason.
+
+    Raises:
+        LocalError: it is no string, or holds a lone surrogate.
+    """
+    try:
+        reason.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise LocalError(f"{reason!r} is no reason that can be written: it has to be a text that is UTF-8") from None

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
-from roomwire.core.errors import RoomwireError
+from roomwire.core.errors import EventError, RoomwireError
 from roomwire.node import journal
+from roomwire.node.scope import current
+from roomwire.node.ways import Deciding, Way
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -30,11 +32,22 @@ class _Order(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Disconnect(_Order):
+class _UserOrder(_Order):
+    """About the connections of a user.
+
+    Attributes:
+        user: the user.
+        spare: the connection that the order does not concern: it was given while that one was decided about.
+    """
+
+    user: str
+    spare: str | None = None
+
+
+class Disconnect(_UserOrder):
     """Close the connections of a user; with `client`, of that client alone."""
 
     do: Literal["disconnect"] = "disconnect"
-    user: str
     code: int = CloseCode.REMOVED.value
     reason: str = ""
     client: str | None = None
@@ -48,19 +61,17 @@ class Evict(_Order):
     moved: bool = False
 
 
-class Add(_Order):
+class Add(_UserOrder):
     """Put the connections of a user into a room."""
 
     do: Literal["add"] = "add"
-    user: str
     room: str
 
 
-class Remove(_Order):
+class Remove(_UserOrder):
     """Take the connections of a user out of a room."""
 
     do: Literal["remove"] = "remove"
-    user: str
     room: str
     reason: str = ""
 
@@ -82,7 +93,17 @@ class Control:
         Raises:
             Unavailable: the backplane could not pass it on.
         """
-        await self._node.backplane.tell(node, VERSION + order.model_dump_json().encode())
+        if isinstance(order, _UserOrder):
+            order = order.model_copy(update={"spare": self._decided(order)})
+        await self._node.backplane.tell(node, VERSION + order.model_dump_json(exclude_none=True).encode())
+
+    def _decided(self, order: _UserOrder) -> str | None:
+        """The connection about which the application is deciding as it gives the order."""
+        scope = current.get(None)
+        if not isinstance(scope, Deciding) or scope.connection is None:
+            return None
+        decides = scope.decides(order.room) if isinstance(order, Remove) else scope.decides()
+        return scope.connection.id if decides else None
 
     def told(self, body: bytes) -> None:
         """A control message came."""
@@ -104,15 +125,19 @@ class Control:
                 self.evict(order)
             case Disconnect():
                 code = order.code if is_sendable(order.code) else CloseCode.REMOVED
-                for connection in node.connections_of(order.user):
+                for connection in self._concerned(order):
                     if order.client in (None, connection.client):
                         connection._shut(Closing(code, order.reason))
             case Add():
-                for connection in node.connections_of(order.user):
-                    node.runtime.spawn(self.add, connection, order.room)
+                for connection in self._concerned(order):
+                    self.add(connection, order.room)
             case Remove():
-                for connection in node.connections_of(order.user):
+                for connection in self._concerned(order):
                     node.joining.take_out(connection, order.room, order.reason)
+
+    def _concerned(self, order: _UserOrder) -> list[Connection]:
+        connections = self._node.connections_of(order.user)
+        return [connection for connection in connections if connection.id != order.spare]
 
     def evict(self, order: Evict) -> None:
         """Close a connection of this node; nothing where it is gone."""
@@ -120,14 +145,26 @@ class Control:
         if connection is not None:
             connection._shut(Closing.of(CloseCode.REPLACED), moved=order.moved)
 
-    async def add(self, connection: Connection, room: str) -> None:
-        """Put a connection into a room; later, where it is still being admitted."""
+    def add(self, connection: Connection, room: str) -> None:
+        """Put a connection into a room, soon; later, where it is still being admitted."""
         if connection._kind is None:
-            connection._wanted = [*(connection._wanted or ()), room]
-            return
-        if connection._closing is not None:
+            wanted = connection._wanted or []
+            if room not in wanted:
+                connection._wanted = [*wanted, room]
             return
         try:
-            await connection.join(room)
+            way = self._node.joining.begin(connection, room)
+        except EventError as error:
+            journal.failed(connection, _adding(room), error)
+            return
+        self._node.attend(connection, self._put_in, connection, room, way)
+
+    async def _put_in(self, connection: Connection, room: str, way: Way) -> None:
+        try:
+            await self._node.joining.put_in(connection, room, way)
         except RoomwireError as error:
-            journal.failed(connection, f"add to room {room}", error)
+            journal.failed(connection, _adding(room), error)
+
+
+def _adding(room: str) -> str:
+    return f"add to room {room}"

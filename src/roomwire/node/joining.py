@@ -6,14 +6,16 @@ Rooms are entered in the handshake (those that the application returns and those
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Join, Resume
 from roomwire.core.errors import EventError, Unavailable
 from roomwire.core.notices import (
+    Failed,
     JoinedRoom,
     JoinReply,
     RemovedFromRoom,
@@ -23,8 +25,8 @@ from roomwire.core.notices import (
 )
 from roomwire.core.positions import Position
 from roomwire.core.replay import Budget, Outcome
-from roomwire.node import journal
-from roomwire.node.scope import Scope
+from roomwire.node import journal, ways
+from roomwire.node.ways import Deciding, Way
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -75,7 +77,7 @@ class Joining:
         except ValidationError:
             return False  # a path parameter that does not fit names no room
         try:
-            with Scope(self._node, connection):
+            with Deciding(self._node, connection, room):
                 return bool(await hook.function(**arguments))
         except (EventError, Unavailable):
             raise
@@ -85,9 +87,7 @@ class Joining:
 
     # --- many rooms at once
 
-    async def prepare(
-        self, connection: Connection, auto: Collection[str], cursor: Mapping[str, Position], *, wants_state: bool
-    ) -> Joins:
+    async def prepare(self, connection: Connection, way: Way, cursor: Mapping[str, Position]) -> Joins:
         """Authorise every room anew, subscribe and read; nothing is sent yet.
 
         Raises:
@@ -97,13 +97,13 @@ class Joining:
         budget = self._budget()
         entering = self._node.entering
         try:
-            for room in dict.fromkeys((*auto, *cursor)):
-                refusal = await self._refusal(connection, room, room in auto)
+            for room in dict.fromkeys((*way.auto, *cursor)):
+                refusal = await self._refusal(connection, way, room)
                 if refusal is not None:
                     joins.refused[room] = RoomStatus(None, False, refusal)
                     continue
-                state = wants_state and room in auto
-                membership = await entering.enter(connection, room, cursor.get(room), budget, wants_state=state)
+                state = way.wants_state and room in way.auto
+                membership = await self._enter(connection, way, room, cursor.get(room), budget, wants_state=state)
                 joins.members.append(membership)
                 await entering.read(membership)
             # While one room was read, events went on in the others.
@@ -116,14 +116,49 @@ class Joining:
             raise
         return joins
 
-    async def _refusal(self, connection: Connection, room: str, auto: bool) -> str | None:
-        if len(connection._memberships) >= self._node.limits.rooms:
+    async def _refusal(self, connection: Connection, way: Way, room: str) -> str | None:
+        """Why a room of many is not joined; None where it may be entered."""
+        if not ways.reserve(connection, way, room, self._node.limits.rooms):
             return "too_many_rooms"
+        if room in way.auto:
+            # The connect hook was asked before the order; that it is in there all the same is a later order's doing.
+            allowed = room not in way.revoked or room in connection._memberships
+        else:
+            way.revoked.discard(room)  # the policy is asked after the order
+            try:
+                allowed = await self.may_join(connection, room)
+            except EventError:
+                allowed = False
+        if not allowed:
+            way.rooms.discard(room)
+            return "forbidden"
+        return None
+
+    async def _enter(
+        self,
+        connection: Connection,
+        way: Way,
+        room: str,
+        since: Position | None,
+        budget: Budget,
+        *,
+        wants_state: bool = False,
+    ) -> Membership:
+        """See `Entering.enter`; over already, too, where the application took the connection out meanwhile."""
+        entering = self._node.entering
+        membership = await entering.enter(connection, room, since, budget, wants_state=wants_state)
+        way.rooms.discard(room)
+        if room in way.revoked:
+            entering.detach(membership)
+        return membership
+
+    async def _read(self, membership: Membership) -> None:
+        """See `Entering.read`; the membership is undone where that is cut short."""
         try:
-            allowed = auto or await self.may_join(connection, room)
-        except EventError:
-            allowed = False
-        return None if allowed else "forbidden"
+            await self._node.entering.read(membership)
+        except BaseException:
+            self._node.entering.detach(membership)
+            raise
 
     def open(self, connection: Connection) -> None:
         """Write the welcome and the replays, and go live, in one turn."""
@@ -147,18 +182,33 @@ class Joining:
             self._node.entering.proceed(membership, outcome)
 
     async def resume(self, connection: Connection, command: Resume) -> None:
-        """The cursor that did not fit into the handshake; the auto-joined rooms come with it.
+        """The cursor that did not fit into the handshake; the auto-joined rooms come with the first one.
+
+        The first one has one try. What the connect hook allowed was for that moment, and must not be kept for
+        a better one: the connection is closed, the client comes back, and the hook is asked anew.
 
         Raises:
             EventError, Unavailable: for the reply.
         """
+        first = ways.later(connection)
+        way = ways.begin(connection) if first is None else first
+        try:
+            await self._resume(connection, way, command)
+        except (EventError, Unavailable) as error:
+            if first is None:
+                raise
+            told = (error.code, error.message) if isinstance(error, EventError) else ("unavailable", "try again later")
+            connection._tell(Failed(command.ref, *told))
+            connection._shut(Closing.of(CloseCode.NOT_RESUMABLE))
+        finally:
+            ways.end(connection, way)
+
+    async def _resume(self, connection: Connection, way: Way, command: Resume) -> None:
         if not command.rooms.keys().isdisjoint(connection._memberships):
             raise EventError("conflict", "in one of the rooms already")
         if len(command.rooms) > self._node.limits.rooms:
             raise EventError("too_many_rooms", f"a connection is in at most {self._node.limits.rooms} rooms")
-        auto = connection._auto_rooms
-        joins = await self.prepare(connection, auto, command.rooms, wants_state=False)
-        connection._auto_rooms = ()
+        joins = await self.prepare(connection, way, command.rooms)
         if connection._closing is not None:
             return
         outcomes, statuses = self._conclude(joins)
@@ -191,21 +241,27 @@ class Joining:
             EventError, Unavailable: for the reply.
         """
         await connection._until_read()
+        way = ways.begin(connection)
+        try:
+            await self._join(connection, way, command)
+        finally:
+            ways.end(connection, way)
+
+    async def _join(self, connection: Connection, way: Way, command: Join) -> None:
         if command.room not in connection._memberships:
-            self._check_count(connection)
+            self._reserve(connection, way, command.room)
             if not await self.may_join(connection, command.room):
                 raise EventError("forbidden", "not allowed in this room")
         known = connection._memberships.get(command.room)
         if known is None:
-            entering = self._node.entering
-            membership = await entering.enter(
-                connection, command.room, command.since, self._budget(), wants_state=command.state
+            membership = await self._enter(
+                connection, way, command.room, command.since, self._budget(), wants_state=command.state
             )
-            await entering.read(membership)
+            await self._read(membership)
             if not membership.left:
-                outcome = entering.outcome(membership)
+                outcome = self._node.entering.outcome(membership)
                 connection._tell(JoinReply(command.ref, _status(outcome)))
-                entering.proceed(membership, outcome)
+                self._node.entering.proceed(membership, outcome)
                 return
             known = connection._memberships.get(command.room)
         if known is None:
@@ -216,26 +272,42 @@ class Joining:
         if command.state and known.live:
             self._node.entering.refresh(known, "requested")
 
-    async def put_in(self, connection: Connection, room: str) -> None:
-        """The application puts a connection into a room.
+    def begin(self, connection: Connection, room: str) -> Way:
+        """The application is about to put a connection into a room: `put_in` has to follow.
+
+        It begins in the turn of the order, so that a later order to take it out holds.
 
         Raises:
             EventError: ``too_many_rooms``.
+        """
+        way = ways.begin(connection)
+        try:
+            self._reserve(connection, way, room)
+        except EventError:
+            ways.end(connection, way)
+            raise
+        return way
+
+    async def put_in(self, connection: Connection, room: str, way: Way) -> None:
+        """Put a connection into a room, on a way that `begin` began; undone where it is cancelled.
+
+        Raises:
             Unavailable: the backplane cannot be reached.
         """
-        if room in connection._memberships:
-            return
-        self._check_count(connection)
-        entering = self._node.entering
-        membership = await entering.enter(connection, room, None, self._budget())
-        await entering.read(membership)
-        if not membership.left:
-            outcome = entering.outcome(membership)
-            connection._tell(JoinedRoom(room, _status(outcome)))
-            entering.proceed(membership, outcome)
+        try:
+            if room in connection._memberships or room in way.revoked:
+                return
+            membership = await self._enter(connection, way, room, None, self._budget())
+            await self._read(membership)
+            if not membership.left:
+                outcome = self._node.entering.outcome(membership)
+                connection._tell(JoinedRoom(room, _status(outcome)))
+                self._node.entering.proceed(membership, outcome)
+        finally:
+            ways.end(connection, way)
 
-    def _check_count(self, connection: Connection) -> None:
-        if len(connection._memberships) >= self._node.limits.rooms:
+    def _reserve(self, connection: Connection, way: Way, room: str) -> None:
+        if not ways.reserve(connection, way, room, self._node.limits.rooms):
             raise EventError("too_many_rooms", f"a connection is in at most {self._node.limits.rooms} rooms")
 
     def _budget(self) -> Budget:
@@ -258,7 +330,8 @@ class Joining:
             journal.left(connection, room)
 
     def take_out(self, connection: Connection, room: str, reason: str) -> None:
-        """The application takes a connection out of a room."""
+        """The application takes a connection out of a room, and off every way into it."""
+        ways.revoke(connection, room)
         if room in connection._memberships:
             self.leave(connection, room)
             connection._tell(RemovedFromRoom(room, reason))

@@ -247,10 +247,13 @@ class Node:
 
     # --- connections
 
-    def register(self, connection: Connection) -> None:
-        """A connection is being admitted; `forget` is its counterpart."""
-        self.connections[connection.id] = connection
+    def expect(self, connection: Connection) -> None:
+        """A connection is being decided: orders about its user reach it. `depart` is the counterpart."""
         self._by_user.setdefault(connection.user, set()).add(connection)
+
+    def register(self, connection: Connection) -> None:
+        """The application lets it in: it counts, and may claim a slot. `forget` is the counterpart."""
+        self.connections[connection.id] = connection
 
     def connections_of(self, user: str) -> list[Connection]:
         """The connections of a user on this node."""
@@ -265,7 +268,9 @@ class Node:
                 del self._by_user[connection.user]
         if connection._read is not None:
             connection._read.set()  # nothing is read any more
-        self.farewells.departed(connection, self.entering.leave_all(connection))
+        rooms = self.entering.leave_all(connection)
+        if connection.id in self.connections:  # else it has claimed nothing yet
+            self.farewells.departed(connection, rooms)
 
     def forget(self, connection: Connection, *, opened: bool) -> None:
         """The link has ended, or there never was one."""
