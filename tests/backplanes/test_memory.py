@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import pytest
 from pydantic import ValidationError
 
+from roomwire.backplanes._memory_hub import RoomLeases
 from roomwire.backplanes.contract import Backplane, HistoryPolicy, Holder, Member
 from roomwire.backplanes.memory import LEASE, MemoryBackplane, MemoryHub, MemoryOptions
 from roomwire.core.errors import LocalError, Unavailable
@@ -366,3 +367,25 @@ def test_a_monotonic_clock_does_not_go_back(clock: VirtualClock) -> None:
     with pytest.raises(ValueError, match="cannot go back"):
         clock.advance(-1.0)
     assert clock() == before
+
+
+def test_who_comes_and_goes_costs_no_look_at_every_other(
+    backplane: MemoryBackplane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    items = RoomLeases.items
+
+    def counted(leases: RoomLeases) -> Any:
+        nonlocal looks
+        looks += 1
+        return items(leases)
+
+    monkeypatch.setattr(RoomLeases, "items", counted)
+    members = [Member(f"user-{number}", f"client-{number}", f"c{number}", b"null") for number in range(500)]
+    for member in members:
+        finish(backplane.enter("r", member))
+    finish(backplane.refresh([("r", member) for member in members], []))
+    for member in members[1:]:
+        finish(backplane.leave("r", member, 0.0))
+    assert finish(backplane.members("r")) == members[:1]
+    assert looks == 0

@@ -13,6 +13,7 @@ from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Join, Leave, ListMembers, ListRooms, Resume
 from roomwire.core.limits import Limits
 from roomwire.core.notices import Failed
+from roomwire.core.positions import Position
 from roomwire.core.session import Session
 
 T = 1000.0
@@ -27,6 +28,14 @@ OTHERS: list[Command] = [Join("r", "i"), Leave("r", None), ListMembers("r", "i")
 
 def closed(closing: object) -> int | None:
     return closing.code if isinstance(closing, Closing) else None
+
+
+def test_a_resume_of_too_many_rooms_waits_with_no_more_than_its_refusal_needs() -> None:
+    rooms = {f"chat:{number}": Position("e", number) for number in range(1000)}
+    resume = Resume(rooms, "i")
+    assert Session(LIMITS, T).receive(resume, T) is None
+    assert len(resume.rooms) == LIMITS.rooms + 1
+    assert resume.rooms.items() <= rooms.items()
 
 
 class TestHeartbeats:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from roomwire.backplanes.contract import HistoryPolicy
+import pytest
+
+from roomwire.backplanes.contract import HistoryPolicy, Member
 from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.errors import RemoteError
 from roomwire.core.positions import Position
@@ -13,6 +15,7 @@ from tests.fuzz.backplane import make_control
 from tests.fuzz.mutation import mutate, noise
 from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, LiveServer
+from tests.server.watching import until
 
 BODIES = 100_000
 BATCH = 5000
@@ -105,3 +108,24 @@ def test_a_position_of_a_hostile_store_is_dropped_or_told_as_it_is(serve: Serve)
     assert ann.request("whoami")["event"] == "ack"
     assert server.connect("bob").request("whoami")["event"] == "ack"
     assert Position.parse(server.publish(1)[0])
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        Member("ghost", "ghost-phone", "c", b"\xff\xfe"),
+        Member("ghost", "ghost-phone", "c", b"not json"),
+        Member("gh\ud800st", "ghost-phone", "c", b"null"),
+    ],
+    ids=["info that is no UTF-8", "info that is no JSON", "a user with a lone surrogate"],
+)
+def test_a_hostile_member_ends_nothing(serve: Serve, member: Member) -> None:
+    server = serve(limits=UNHURRIED)
+    ann = server.connect("ann")
+    ann.receive_until("presence.state")
+    backplane = hub_of(server)
+    server.call(backplane.enter, "chat:general", member)
+    until(server, lambda: "chat:general" in backplane.hub.presence)
+    bob = server.connect("bob")
+    assert ann.request("whoami")["event"] == bob.request("whoami")["event"] == "ack"
+    assert not server.ended.done()

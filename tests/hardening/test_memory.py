@@ -17,6 +17,8 @@ from tests.server.raw import RawLink, frame
 
 MAX_MESSAGE = 65_536
 BACKENDS = ("asyncio", "uvloop", "trio")
+ROOMS = {"chat:*": {"history_size": 0, "presence": True, "leave_grace": 0}}
+UNLIMITED = {"bytes_per_second": 1e9, "byte_burst": 10**9, "messages_per_second": 1e6, "message_burst": 10**6}
 
 
 def bomb_of(size: int) -> bytes:
@@ -70,10 +72,7 @@ def test_messages_that_never_end_cost_no_more_than_their_bound(backend: str) -> 
 def test_readers_that_do_not_read_cost_no_more_than_their_queue(backend: str) -> None:
     """Each may have a queue of 1 MiB, and the rest of a block that the kernel took in part."""
     size = 60_000
-    limits = {"bytes_per_second": 1e9, "byte_burst": 10**9, "messages_per_second": 1e6, "message_burst": 10**6}
-    with attacked(
-        backend, rooms={"chat:*": {"history_size": 0, "presence": True, "leave_grace": 0}}, limits=limits
-    ) as victim:
+    with attacked(backend, rooms=ROOMS, limits=UNLIMITED) as victim:
         writer = victim.open("writer")
         stalled = [victim.open(f"stalled-{number}") for number in range(50)]
         for link in stalled:
@@ -94,3 +93,19 @@ def members_of(link: RawLink) -> list[str]:
     while (ack := link.event("ack"))["id"] != "members":
         pass
     return [member["user"] for member in ack["data"]["members"]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_published_in_one_turn_is_bounded_for_each_reader_too(backend: str) -> None:
+    """400 events of 60 KB in one turn of the loop: 24 MB, of which no stalled reader may hold more than its queue."""
+    with attacked(backend, rooms=ROOMS, limits=UNLIMITED) as victim:
+        writer = victim.open("writer")
+        for number in range(20):
+            link = victim.open(f"stalled-{number}")
+            link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        before = victim.memory()
+        order = {"data": "x" * 60_000, "exclude": True, "history": False, "times": 400}
+        writer.send_text("publish", id="p", room="chat:general", data=order)
+        assert victim.serves(writer)
+        # The events themselves, and for each reader its queue of 1 MiB at the most.
+        assert victim.memory("VmHWM") - before < (24 + 20) * MIB

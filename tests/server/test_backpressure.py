@@ -20,7 +20,9 @@ from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.positions import Position
 from roomwire.node import Connection
+from roomwire.node.unread import STATES_AT_ONCE
 from roomwire.testing.clock import VirtualClock
+from roomwire.transports.anyio.outlet import UNREAD_STATES
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, LiveServer, Shell
@@ -331,3 +333,50 @@ def test_a_client_that_asks_and_does_not_read_holds_no_more_than_one_answer(
         server.call(ask)
         limits = server.node.limits
         assert most <= limits.outbox_bytes + limits.replay_bytes + limits.max_state_size
+
+
+def test_the_states_of_many_rooms_are_made_as_they_are_read(shell: Shell, serve: Serve) -> None:
+    rooms = [f"chat:{number}" for number in range(30)]
+    log = Log()
+    log.auto["greedy"] = rooms
+
+    async def large_state(channel: str) -> str:
+        return "s" * SIZE
+
+    log.snapshot = large_state
+    server = serve(shell, app=make_app(log))
+    with RawLink(server.raw(server.upgrade_request("greedy", "state=1"))) as link:
+        link.upgraded()
+        (connection,) = server.node.connections_of("greedy")
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            for _ in range(1000):
+                await anyio.lowlevel.checkpoint()
+                most = max(most, waiting(server, connection))
+
+        server.call(watch)
+        # Those of a few rooms, whose makers found nothing unread, and as many that were begun just then.
+        assert SIZE <= most <= 2 * STATES_AT_ONCE * SIZE + 100_000
+        assert log.snapshots < len(rooms)
+        assert {link.event("room.state")["room"] for _ in rooms} == set(rooms), "who reads gets them all"
+
+
+def test_who_reads_none_of_many_resets_comes_back_for_them(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, limits=Limits(replay_bytes=1_000_000, max_state_size=1_000_000))
+    with RawLink(server.raw(server.upgrade_request("stalled"))) as link:
+        link.upgraded()
+        (connection,) = server.node.connections_of("stalled")
+
+        def reset_many_rooms() -> int:
+            for written in range(1, 100):
+                connection._write(["s" * 1_000_000], counted=False)
+                if connection._closing is not None:
+                    return written
+            return 0
+
+        # The kernel's buffers, the replay, the states.
+        assert UNREAD_STATES <= server.call(reset_many_rooms) <= UNREAD_STATES + 10
+        assert connection._closing is not None
+        assert connection._closing.code == 4002

@@ -11,7 +11,7 @@ from roomwire import Connection
 from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.errors import Unavailable
 from roomwire.core.limits import Limits
-from roomwire.node.workers import LEASE
+from roomwire.node.replies import LEASE
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
@@ -147,7 +147,7 @@ def test_a_copy_that_comes_while_the_first_is_handled_waits_for_its_reply(server
     # The link breaks; the client comes back and sends again what has no reply.
     second = server.connect("ann", query="client=ann-phone")
     second.send("wait", id="w1")
-    until(server, lambda: any(server.node.workers.running.values()))
+    until(server, lambda: any(first.done for first in server.node.replies.running.values()))
     server.call(log.release.set)
     assert second.receive_until("ack", id="w1")["data"] == "done"
     assert log.handled == [("ann", "wait")]
@@ -162,7 +162,7 @@ def test_another_message_with_the_id_of_one_being_handled_is_a_conflict_at_once(
 
 
 def test_a_copy_waits_10_seconds_at_the_most(live: LiveServer, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roomwire.node.workers.WAIT", 0.05)
+    monkeypatch.setattr("roomwire.node.replies.WAIT", 0.05)
     live.connect("ann", query="client=ann-phone").send("wait", id="w1")
     until(live, lambda: log.handled)
     second = live.connect("ann", query="client=ann-phone")
@@ -210,7 +210,7 @@ def test_the_lease_of_a_long_handling_is_renewed(serve: Serve, log: Log) -> None
         server.advance(5)
         until(server, lambda: not server.node.upkeep._busy)
     server.connect("ann", query="client=ann-phone").send("wait", id="w1")
-    until(server, lambda: any(server.node.workers.running.values()))
+    until(server, lambda: any(first.done for first in server.node.replies.running.values()))
     server.call(log.release.set)
     assert log.handled == [("ann", "wait")]
 
@@ -234,7 +234,7 @@ def test_the_same_id_on_another_node_is_handled_once(cluster: list[LiveServer], 
 def test_a_copy_on_another_node_waits_for_the_first(
     cluster: list[LiveServer], log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("roomwire.node.workers._POLL", 0.01)
+    monkeypatch.setattr("roomwire.node.replies._POLL", 0.01)
     one, two = cluster
     one.connect("ann", query="client=ann-phone").send("wait", id="w1")
     until(one, lambda: log.handled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from roomwire.backplanes.contract import HistoryPolicy, Holder, Member, Reservat
 from roomwire.core.positions import Position
 from roomwire.core.tail import Entry, Page
 
-__all__ = ["STREAM_TTL", "Expiring", "Lease", "MemoryHub", "Slot", "Stream"]
+__all__ = ["STREAM_TTL", "Expiring", "Lease", "MemoryHub", "RoomLeases", "Slot", "Stream"]
 
 STREAM_TTL = 86_400.0
 """Seconds that a room's numbering outlives its last use; much longer than its history, or every
@@ -152,6 +153,35 @@ class Lease(NamedTuple):
     expires: float
 
 
+class RoomLeases(dict[tuple[str, str], Lease]):
+    """The leases of a room by (user, client).
+
+    It knows a time before which none of them ends. A look at it is then no look at each of them: in a room
+    of thousands they are looked at by each one that comes, goes and is refreshed.
+    """
+
+    __slots__ = ("_none_ends_before",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._none_ends_before = math.inf
+
+    def put(self, member: Member, expires: float) -> None:
+        """Make or replace the lease of the member's client."""
+        self[member.user, member.client] = Lease(member, expires)
+        self._none_ends_before = min(self._none_ends_before, expires)
+
+    def drop_expired(self, now: float) -> bool:
+        """Whether there were any."""
+        if now < self._none_ends_before:
+            return False
+        expired = [key for key, lease in self.items() if lease.expires <= now]
+        for key in expired:
+            del self[key]
+        self._none_ends_before = min((lease.expires for lease in self.values()), default=math.inf)
+        return bool(expired)
+
+
 class Slot(NamedTuple):
     """A connection's slot until `expires`."""
 
@@ -173,7 +203,7 @@ class MemoryHub:
         self.streams: dict[str, Stream] = {}
         self.keys: Expiring[tuple[str, str], Position] = Expiring()
         self.replies: Expiring[str, Reservation] = Expiring()
-        self.presence: dict[str, dict[tuple[str, str], Lease]] = {}
+        self.presence: dict[str, RoomLeases] = {}
         self.slots: dict[str, dict[str, Slot]] = {}
         self.sweep_at = 0.0
         self._unswept: tuple[list[str], list[str], list[str]] = ([], [], [])
@@ -212,13 +242,12 @@ class MemoryHub:
 
     # --- leases
 
-    def room_leases(self, room: str, now: float) -> dict[tuple[str, str], Lease]:
+    def room_leases(self, room: str, now: float) -> RoomLeases:
         """The leases of a room that have not expired; others hear of those that have."""
-        leases = self.presence.setdefault(room, {})
-        expired = [key for key, lease in leases.items() if lease.expires <= now]
-        for key in expired:
-            del leases[key]
-        if expired:
+        leases = self.presence.get(room)
+        if leases is None:
+            leases = self.presence[room] = RoomLeases()
+        if leases.drop_expired(now):
             self.hint(room)
         return leases
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from roomwire.backplanes._memory_hub import Lease, MemoryHub, Slot
+from roomwire.backplanes._memory_hub import MemoryHub, Slot
 from roomwire.backplanes.contract import (
     KEY_WINDOW,
     Capabilities,
@@ -190,7 +190,7 @@ class MemoryBackplane:
         now = hub.clock()
         leases = hub.room_leases(room, now)
         known = leases.get((member.user, member.client))
-        leases[member.user, member.client] = Lease(member, now + LEASE)
+        leases.put(member, now + LEASE)
         if known is None or known.member.info != member.info:
             hub.hint(room)
 
@@ -200,10 +200,13 @@ class MemoryBackplane:
         now = hub.clock()
         leases = hub.room_leases(room, now)
         known = leases.get((member.user, member.client))
-        if known is not None and known.member.connection == member.connection:
-            leases[member.user, member.client] = Lease(known.member, now + grace)
-            if grace <= 0:
-                hub.room_leases(room, now)
+        if known is None or known.member.connection != member.connection:
+            return
+        if grace > 0:
+            leases.put(known.member, now + grace)
+        else:
+            del leases[member.user, member.client]
+            hub.hint(room)
 
     async def members(self, room: str) -> list[Member]:
         """See the contract."""
@@ -256,7 +259,7 @@ class MemoryBackplane:
             leases = hub.room_leases(room, now)
             known = leases.get((member.user, member.client))
             if known is None or known.member.connection == member.connection:
-                leases[member.user, member.client] = Lease(member, now + LEASE)
+                leases.put(member, now + LEASE)
             if known is None:
                 hub.hint(room)
         lost = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import islice
 
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Resume
@@ -88,6 +89,10 @@ class Session:
             return Failed(command.ref, "rate_limited", "too many messages, slow down")
         if promised:
             self._resume_by = _NEVER
+        if isinstance(command, Resume) and len(command.rooms) > self._limits.rooms:
+            # It is refused for their number when its turn comes; until then the others would take up
+            # a dozen times their text.
+            command.rooms = dict(islice(command.rooms.items(), self._limits.rooms + 1))
         return None
 
     def _has_erred_too_often(self, now: float) -> bool:

@@ -11,10 +11,15 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 __all__ = ["Chores", "Spawner"]
 
 Item = TypeVar("Item", bound=Hashable)
+
+
+_TURN = 16
+"""Items that one task does between two looks at the loop."""
 
 
 class Spawner(Protocol):
@@ -63,10 +68,14 @@ class Chores(Generic[Item]):
 
     async def _run(self) -> None:
         try:
+            done = 0
             while self._due:
                 item = next(iter(self._due))
                 del self._due[item]
                 await self._do(item)
+                done += 1
+                if done % _TURN == 0:
+                    await anyio.lowlevel.checkpoint()  # work that never waits is not to hold up the loop
         finally:
             self._workers -= 1
             if not self and self._idle is not None:

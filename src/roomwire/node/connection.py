@@ -64,6 +64,7 @@ class Connection:
         "_moved",
         "_node",
         "_paused",
+        "_places",
         "_protocol",
         "_read",
         "_received",
@@ -103,7 +104,8 @@ class Connection:
         self._working = False
         self._paused = False
         self._received = 0
-        self._read: anyio.Event | None = None  # a command waits until what was sent is read
+        self._read: anyio.Event | None = None  # set when what was sent is read, where somebody waits for it
+        self._places: anyio.Semaphore | None = None
         self._rooms_at_end: frozenset[str] | None = None
         self._closing: Closing | None = None
         self._moved = False  # its client has another connection now
@@ -365,17 +367,6 @@ class Connection:
     def _may_speak_in(self, room: str) -> bool:
         """Whether it is in the room, or was when its peer went away."""
         return room in self._memberships or (self._rooms_at_end is not None and room in self._rooms_at_end)
-
-    async def _until_read(self) -> None:
-        """Wait until the peer has read what it was sent of the past.
-
-        Replays and states do not count as slowness, so that what one client asks for must not add up.
-        """
-        link = self._link
-        if link is not None and link.uncounted():
-            self._read = anyio.Event()
-            link.when_empty(self._read.set)
-            await self._read.wait()
 
     def _tell(self, notice: Notice, *, counted: bool = True) -> None:
         self._write(self._codec.send(notice), counted=counted)

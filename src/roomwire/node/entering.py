@@ -20,7 +20,7 @@ from roomwire.core.positions import Position
 from roomwire.core.publication import InvalidBody, Publication, read_body
 from roomwire.core.replay import Budget, Finished, Outcome, RecoverTail, Replay
 from roomwire.core.tail import Entry, Need
-from roomwire.node import journal
+from roomwire.node import journal, unread
 from roomwire.node.rooms import Membership
 from roomwire.node.turns import messages_of
 
@@ -155,9 +155,15 @@ class Entering:
         None where there is nothing more to do: the membership is over, or a reset of the room gives its
         state to all live members.
         """
+        connection = membership.connection
+        async with unread.places(connection):
+            await unread.until_read(connection)
+            return await self._make_and_write_state(membership, reason)
+
+    async def _make_and_write_state(self, membership: Membership, reason: str) -> Sequence[Entry] | None:
         room, replay, connection = membership.room, membership.replay, membership.connection
-        assert replay is not None
         while not membership.left:
+            assert replay is not None
             if not await self._knows_its_tail(room):
                 continue
             assert room.tail is not None

@@ -25,7 +25,7 @@ from roomwire.core.notices import (
 )
 from roomwire.core.positions import Position
 from roomwire.core.replay import Budget, Outcome
-from roomwire.node import journal, ways
+from roomwire.node import journal, unread, ways
 from roomwire.node.ways import Deciding, Way
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class Joining:
         Raises:
             EventError, Unavailable: for the reply.
         """
-        await connection._until_read()
+        await unread.until_read(connection)
         way = ways.begin(connection)
         try:
             await self._join(connection, way, command)
@@ -269,7 +269,7 @@ class Joining:
         if command.since is not None:
             raise EventError("conflict", "in the room already")
         connection._tell(JoinReply(command.ref, RoomStatus(self.position_of(known))))
-        if command.state and known.live:
+        if command.state:
             self._node.entering.refresh(known, "requested")
 
     def begin(self, connection: Connection, room: str) -> Way:

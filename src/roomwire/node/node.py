@@ -28,7 +28,7 @@ from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication, write_body
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
-from roomwire.node import journal
+from roomwire.node import journal, unread
 from roomwire.node.admission import Admissions, is_client_id
 from roomwire.node.connection import Connection, check_room_name
 from roomwire.node.control import Control
@@ -38,6 +38,7 @@ from roomwire.node.farewells import Farewells
 from roomwire.node.hub import Hub
 from roomwire.node.joining import Joining
 from roomwire.node.presence import Presence
+from roomwire.node.replies import Replies
 from roomwire.node.rooms import Kind
 from roomwire.node.scope import Scope, current
 from roomwire.node.states import States
@@ -127,6 +128,7 @@ class Node:
         self.presence = Presence(self)
         self.control = Control(self)
         self.workers = Workers(self)
+        self.replies = Replies(self)
         self.admissions = Admissions(self)
         self.farewells = Farewells(self)
         self.drain = Drain(self, drain_timeout, reconnect_spread)
@@ -266,8 +268,7 @@ class Node:
             others.discard(connection)
             if not others:
                 del self._by_user[connection.user]
-        if connection._read is not None:
-            connection._read.set()  # nothing is read any more
+        unread.was_read(connection)
         rooms = self.entering.leave_all(connection)
         if connection.id in self.connections:  # else it has claimed nothing yet
             self.farewells.departed(connection, rooms)

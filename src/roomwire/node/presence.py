@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
+from pydantic_core import from_json
 
 from roomwire.backplanes.contract import Member
 from roomwire.core.errors import EventError, Unavailable
+from roomwire.core.identity import is_user
 from roomwire.core.notices import MemberJoined, MemberLeft, MembersState, Notice, Person, Roster
 from roomwire.node.chores import Chores
 
@@ -248,6 +250,15 @@ def member_of(connection: Connection) -> Member:
 def _by_user(members: Sequence[Member]) -> dict[str, Person]:
     people: dict[str, Person] = {}
     for member in members:
-        if member.user not in people:
+        # A lease is the store's word, and whoever can write to the store can have written it.
+        if member.user not in people and is_user(member.user) and _is_json(member.info):
             people[member.user] = Person(member.user, member.info)
     return people
+
+
+def _is_json(info: bytes) -> bool:
+    try:
+        from_json(info, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True

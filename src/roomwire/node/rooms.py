@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing, Link
 
+BLOCK_BYTES = 262_144
+"""Bytes of data that are joined into one block: what the kernel does not take of it is held for each slow reader."""
+
 __all__ = ["Freeze", "Kind", "Membership", "Room"]
 
 Kind = tuple["WireProtocol", "Framing"]
@@ -172,6 +175,8 @@ class Room:
         if freeze is not None and (len(self._pending) > BUFFER_EVENTS or self._pending_bytes > BUFFER_BYTES):
             freeze.overflowed = True
             self._drop_pending()
+        elif self._pending_bytes >= BLOCK_BYTES:
+            self.seal()
 
     def tell(
         self, members: list[Membership], notices: Sequence[Notice], then: Callable[[], None] | None = None

@@ -19,10 +19,12 @@ from roomwire.core.outbox import Outbox
 from roomwire.transports.anyio.flow import WriteStall
 from roomwire.transports.contract import Host
 
-__all__ = ["ENDED", "THROUGH_SHELL", "Outlet"]
+__all__ = ["ENDED", "THROUGH_SHELL", "UNREAD_STATES", "Outlet"]
 
 ENDED = -1
 """In place of a descriptor: nothing goes out any more."""
+UNREAD_STATES = 8
+"""States of the largest size that may wait for a reader, besides a replay of the largest size."""
 THROUGH_SHELL = -2
 """In place of a descriptor: the shell writes everything."""
 
@@ -109,7 +111,11 @@ class Outlet:
         if self._outbox is None:
             self._outbox = Outbox(limits.outbox_bytes, limits.outbox_messages)
         held = self._held() if self._counted else 0
-        if not self._outbox.push(block, len(block), messages, held=held, counted=counted):
+        # Replays and states are bounded where they are asked for. Resets of many rooms are not: who has read
+        # none of so many states comes back for the rest.
+        most = limits.replay_bytes + UNREAD_STATES * limits.max_state_size
+        too_many = not counted and self._outbox.uncounted and self._outbox.uncounted + len(block) > most
+        if too_many or not self._outbox.push(block, len(block), messages, held=held, counted=counted):
             self._overflowed()
 
     def uncounted(self) -> int:
