@@ -7,9 +7,9 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from roomwire.backplanes.contract import HistoryPolicy, Holder, Member, Reservation, Sink
+from roomwire.backplanes.contract import HistoryPolicy, Holder, Member, Sink
 from roomwire.core.positions import Position
 from roomwire.core.tail import Entry, Page
 
@@ -201,8 +201,10 @@ class MemoryHub:
         self.names: set[str] = set()
         self.sinks: dict[str, Sink] = {}  # by node; those that are reachable
         self.streams: dict[str, Stream] = {}
-        self.keys: Expiring[tuple[str, str], Position] = Expiring()
-        self.replies: Expiring[str, Reservation] = Expiring()
+        # Bare tuples of strings and numbers: of these the garbage collector lets go, while it would walk through
+        # a million `Reservation` again and again.
+        self.keys: Expiring[tuple[str, str], tuple[str, int]] = Expiring()  # an epoch and an offset
+        self.replies: Expiring[str, tuple[Literal["pending", "done"], str, bytes]] = Expiring()  # of a `Reservation`
         self.presence: dict[str, RoomLeases] = {}
         self.slots: dict[str, dict[str, Slot]] = {}
         self.sweep_at = 0.0

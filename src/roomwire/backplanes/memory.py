@@ -137,13 +137,13 @@ class MemoryBackplane:
         if key is not None:
             known = hub.keys.get((room, key), now)
             if known is not None:
-                return known
+                return Position(*known)
         stream = hub.stream(room, now)
         entry = stream.append(body, policy, now)
         epoch = stream.epoch
         position = Position(epoch, entry.offset)
         if key is not None:
-            hub.keys.set((room, key), position, now + window)
+            hub.keys.set((room, key), (epoch, entry.offset), now + window)
         for sink in stream.sinks.values():
             sink.deliver(room, epoch, entry.previous, entry.offset, body)
         return position
@@ -284,8 +284,8 @@ class MemoryBackplane:
             hub.sweep(now)
         known = hub.replies.get(key, now)
         if known is not None:
-            return known
-        hub.replies.set(key, Reservation("pending", fingerprint), now + lease)
+            return Reservation(*known)
+        hub.replies.set(key, ("pending", fingerprint, b""), now + lease)
         return Reservation("new", fingerprint)
 
     async def renew(self, key: str, lease: float) -> None:
@@ -293,13 +293,13 @@ class MemoryBackplane:
         hub = self._check()
         now = hub.clock()
         known = hub.replies.get(key, now)
-        if known is not None and known.state == "pending":
+        if known is not None and known[0] == "pending":
             hub.replies.set(key, known, now + lease)
 
     async def remember(self, key: str, fingerprint: str, value: bytes, ttl: float) -> None:
         """See the contract."""
         hub = self._check()
-        hub.replies.set(key, Reservation("done", fingerprint, value), hub.clock() + ttl)
+        hub.replies.set(key, ("done", fingerprint, value), hub.clock() + ttl)
 
     async def forget(self, key: str) -> None:
         """See the contract."""
