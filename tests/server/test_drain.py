@@ -147,7 +147,7 @@ def test_a_drain_waits_for_handlers_within_its_time(serve: Serve) -> None:
     server.call(log.release.set)
     assert server.ended.result(10) is None
     # Handled to the end, and its reply remembered for the client's second try elsewhere.
-    assert [item[1].state for item in replies._items.values()] == ["done"]
+    assert [item[1][0] for item in replies._items.values()] == ["done"]
 
 
 def test_a_drain_ends_in_time_whatever_hangs(shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
