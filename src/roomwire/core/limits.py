@@ -25,7 +25,7 @@ class Limits:
     handshake_timeout: PositiveFloat = 10.0
     """From accept to the whole request head (websockets: open_timeout 10)."""
     max_pending_handshakes: PositiveInt = 1000
-    """Handshakes at one time in a node, beyond it 503."""
+    """Handshakes at one time in a node, beyond it 503; where TLS is not done yet the socket is closed."""
     max_pending_per_ip: PositiveInt = 200
     """Of these, from one address (IPv6: one /64)."""
     max_connections: PositiveInt = 100_000

@@ -38,7 +38,7 @@ def worst_connection(limits: Limits) -> int:
     waiting = limits.inbox_messages * (_WIDEST * message + _COMMAND)
     handled = (_WIDEST + _DECODED) * message
     going_out = limits.outbox_bytes + _BLOCK * limits.outbox_messages
-    catching_up = limits.replay_bytes + _BLOCK * limits.replay_events + limits.max_state_size
+    catching_up = limits.replay_bytes + _BLOCK * limits.replay_events + 5 * limits.max_state_size
     return coming_in + waiting + handled + going_out + catching_up + _OBJECTS
 
 
