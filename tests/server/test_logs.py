@@ -74,6 +74,7 @@ def test_a_connection_from_its_connect_to_its_disconnect(server: LiveServer, log
     (disconnected,) = logged.of("disconnect")
     assert own.items() <= disconnected.items()
     assert (disconnected["code"], disconnected["by"], disconnected["received"]) == (1000, "peer", 3)
+    assert disconnected["sent"] >= 4, "the welcome and three acks"
     assert disconnected["duration"] >= 0
 
 

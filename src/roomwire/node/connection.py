@@ -330,12 +330,13 @@ class Connection:
                 # What was sent before the end is handled, with the rights of that moment.
                 self._rooms_at_end = frozenset(self._memberships)
             self._node.depart(self)
+        sent = 0 if self._link is None else self._link.sent
         self._link = None
         if self._rooms_at_end is None:
             self._inbox = None
         opened = self._kind is not None  # else the peer went away before the upgrade
         if opened:
-            journal.disconnected(self, self._node.runtime.now() - self._session.opened_at, cause)
+            journal.disconnected(self, self._node.runtime.now() - self._session.opened_at, sent, cause)
         self._node.forget(self, opened=opened)
 
     def next_deadline(self) -> float:

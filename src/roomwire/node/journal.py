@@ -65,8 +65,8 @@ def left(connection: Connection, room: str, reason: str = "") -> None:
         _log(access, logging.INFO, "leave", _of(connection) | {"room": room, "reason": reason})
 
 
-def disconnected(connection: Connection, seconds: float, cause: BaseException | None) -> None:
-    """A connection ended."""
+def disconnected(connection: Connection, seconds: float, sent: int, cause: BaseException | None) -> None:
+    """A connection ended, after so many seconds and messages."""
     if not access.isEnabledFor(logging.INFO):
         return
     closing = connection._closing
@@ -76,6 +76,7 @@ def disconnected(connection: Connection, seconds: float, cause: BaseException | 
         "by": connection._by,
         "duration": round(seconds, 3),
         "received": connection._received,
+        "sent": sent,
     }
     if cause is not None:
         fields["cause"] = type(cause).__name__

@@ -110,10 +110,17 @@ class Framing(Protocol):
 
 
 class Link(Protocol):
-    """One connection's way out. Nothing here blocks, awaits or raises."""
+    """One connection's way out. Nothing here blocks, awaits or raises.
+
+    Attributes:
+        framing: how its blocks are made.
+        peer: where the client is, for logs.
+        sent: messages that it was given to send.
+    """
 
     framing: Framing
     peer: str
+    sent: int
 
     def write(self, block: Any, messages: int, *, counted: bool = True) -> None:
         """Send a block of the link's framing, or queue it.

@@ -90,6 +90,7 @@ class Carrier(Outlet):
         "framing",
         "peer",
         "phase",
+        "sent",
         "wheel_slot",
     )
 
@@ -99,6 +100,7 @@ class Carrier(Outlet):
         self.peer = peer.name
         self.address = transport.counted_address(peer)
         self.phase = Phase.HEAD
+        self.sent = 0
         self.framing: Framing = PLAIN
         self.wheel_slot = 0
         self._opening: Opening | None = Opening(transport, self, peer.host)
@@ -285,6 +287,7 @@ class Carrier(Outlet):
     def write(self, block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.Link`."""
         if self.phase is _OPEN:
+            self.sent += messages
             self._put(block, messages, counted=counted)
 
     def ping(self) -> None:
