@@ -33,10 +33,15 @@ def presence(client: Client) -> list[tuple[str, str]]:
     return [(event["event"].removeprefix("presence."), event["data"]["user"]) for event in events]
 
 
-def settle(server: LiveServer) -> None:
-    """Until everything about presence that was to be done is done."""
+def settle(server: LiveServer, *, told: bool = True) -> None:
+    """Until everything about presence that was to be done is done; `told` where members have heard of it, too."""
     node = server.node
-    until(server, lambda: not (node.presence._looks or node.presence._entries or node.farewells))
+
+    def is_settled() -> bool:
+        telling = told and any(room.is_telling for room in node.hub.rooms.values())
+        return not (node.presence._looks or node.presence._entries or node.farewells or telling)
+
+    until(server, is_settled)
 
 
 def members(client: Client, room: str = "chat:general") -> list[str]:

@@ -87,7 +87,6 @@ def test_who_comes_is_told_to_a_few_at_a_time(shell: Shell, serve: Serve, writes
     server = serve(shell, limits=UNHURRIED)
     clients = connect_all(server, 10)
     settle(server)
-    until(server, lambda: not room_of(server).is_telling)
     writes.clear()
     bob = server.connect("bob")
     for client in clients:
@@ -259,15 +258,15 @@ def test_changes_that_come_faster_than_they_are_told_are_told_as_what_they_come_
     presence(ann)
     flush = hold(server)
     server.connect("bob")
-    settle(server)
+    settle(server, told=False)
     for _ in range(5):
         eve = server.connect("eve")
-        settle(server)
+        settle(server, told=False)
         eve.close()
         until(server, lambda: not server.node.connections_of("eve"))
-        settle(server)
+        settle(server, told=False)
     server.connect("zoe")
-    settle(server)
+    settle(server, told=False)
     assert len(room_of(server)._turns) == 2  # what ann is told, and bob
     let_go(server, flush)
     settle(server)
