@@ -58,8 +58,8 @@ SHELLS = {
 }
 
 
-def make_token(user: str, *, ttl: float = 600.0, secret: str = SECRET, **claims: Any) -> str:
-    """A token for `user` that expires in `ttl` seconds."""
+def make_token(user: str, *, ttl: float = 86_400.0, secret: str = SECRET, **claims: Any) -> str:
+    """A token for `user` that expires in `ttl` seconds; some are made long before their test runs."""
     return jwt.encode({"sub": user, "exp": time.time() + ttl, **claims}, secret, "HS256")
 
 
