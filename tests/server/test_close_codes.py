@@ -21,7 +21,7 @@ from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from tests.server.conftest import Serve
-from tests.server.live import Client, LiveServer, Shell
+from tests.server.live import Client, LiveServer, Shell, make_token
 from tests.server.raw import frame
 from tests.server.watching import until
 
@@ -145,7 +145,7 @@ def a_client_that_does_not_read(server: LiveServer) -> Client:
 
 @scenario(4003, **PATIENT)
 def a_token_that_expires(server: LiveServer) -> Client:
-    client = server.connect("ann")  # for 600 s
+    client = server.connect("ann", token=make_token("ann", ttl=600.0))
     server.advance(601.0)
     return client
 

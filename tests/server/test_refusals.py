@@ -149,7 +149,7 @@ def _sign(
 def forged_tokens() -> Iterator[tuple[str, str]]:
     """Tokens that a careless server takes, by name."""
     now = int(time.time())
-    good = {"sub": "ann", "exp": now + 600}
+    good = {"sub": "ann", "exp": now + 86_400}
     header = {"alg": "HS256", "typ": "JWT"}
     valid = _sign(header, good)
     head, body, signature = valid.split(".")
@@ -171,7 +171,7 @@ def forged_tokens() -> Iterator[tuple[str, str]]:
     yield "no exp", _sign(header, {"sub": "ann"})
     yield "exp as a text", _sign(header, {**good, "exp": "tomorrow"})
     yield "not yet valid", _sign(header, {**good, "nbf": now + 3600})
-    yield "no subject", _sign(header, {"exp": now + 600})
+    yield "no subject", _sign(header, {"exp": now + 86_400})
     yield "a number as subject", _sign(header, {**good, "sub": 7})
     yield "a critical header that nobody knows", _sign({**header, "crit": ["b64"], "b64": False}, good)
     yield "a key that the token brings", _sign({**header, "jwk": {"kty": "oct", "k": "AAAA"}}, good, b"\0\0\0")
