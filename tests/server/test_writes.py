@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import anyio
 import anyio.lowlevel
@@ -305,23 +306,28 @@ def test_a_write_to_a_peer_that_is_gone_is_told_once_and_not_in_the_write(shell:
 def test_a_link_that_ended_writes_to_nobody_elses_socket(shell: Shell) -> None:
     """The kernel gives the descriptor of a closed socket to the next one: a link that is kept must not use it."""
     with echo_server(shell) as server:
-        with connect(server.port, request("/")) as first:
-            first.upgraded()
-            server.until(lambda: server.transport.carriers and only_carrier(server).phase is Phase.OPEN)
-            number = server.call(lambda: only_carrier(server)._fd)
-            stale = server.receiver().link
-            assert stale is not None
-            server.call(only_carrier(server).abort)
-            server.until(lambda: not server.transport.carriers)
-        links = []
-        for _ in range(20):
-            links.append(connect(server.port, request("/")))
-            links[-1].upgraded()
-        numbers = server.call(lambda: [carrier._fd for carrier in server.transport.carriers])
-        assert number in numbers, "the number was not given again: the test proves nothing"
-        server.call(lambda: stale.write(stale.framing.block(["for the dead"]), 1))
-        server.call(stale.ping)
-        for link in links:
-            link.send_frame(Opcode.TEXT, b"mine")
-            assert link.frame() == (Opcode.TEXT, b"mine")
-            link.close()
+        with ExitStack() as stack:
+            links: list[RawLink] = []
+
+            def open_some(count: int) -> None:
+                for _ in range(count):
+                    links.append(stack.enter_context(connect(server.port, request("/"))))
+                    links[-1].upgraded()
+
+            open_some(8)
+            carriers = server.transport.carriers
+            server.until(lambda: [carrier.phase for carrier in carriers] == [Phase.OPEN] * 8)
+            stale = server.call(lambda: list(carriers))
+            numbers = server.call(lambda: {carrier._fd for carrier in stale})
+            server.call(lambda: [carrier.abort() for carrier in stale])
+            server.until(lambda: not carriers)
+            # Our own ends of the old ones keep their numbers. Of the server's, ours of the new ones get some.
+            open_some(20)
+            given = server.call(lambda: {carrier._fd for carrier in carriers})
+            for carrier in stale:
+                server.call(carrier.write, carrier.framing.block(["for the dead"]), 1)
+                server.call(carrier.ping)
+            for link in links[8:]:
+                link.send_frame(Opcode.TEXT, b"mine")
+                assert link.frame() == (Opcode.TEXT, b"mine")
+        assert numbers & given, "no number was given again: the test proves nothing"
