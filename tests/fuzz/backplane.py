@@ -10,9 +10,9 @@ from pydantic_core import from_json
 
 from roomwire.core.idempotency import read_reply, write_reply
 from roomwire.core.notices import Failed, Reply
+from roomwire.core.orders import Add, Disconnect, Evict, Remove, write_order
 from roomwire.core.positions import Position
 from roomwire.core.publication import Publication, read_body, write_body
-from roomwire.node.control import VERSION, Add, Disconnect, Evict, Remove
 from roomwire.protocols.native import NativeProtocol
 from tests.fuzz.mutation import mutator
 from tests.server.chat import make_app
@@ -64,7 +64,7 @@ def _fields(publication: Publication) -> list[object]:
 
 
 _ORDERS: Sequence[bytes] = tuple(
-    VERSION + order.model_dump_json().encode()
+    write_order(order)
     for order in (
         Disconnect(user="ann", code=4502, reason="bye", client="tab-000001"),
         Disconnect(user="ann", code=1006),

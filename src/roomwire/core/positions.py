@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from roomwire.core.errors import InvalidCursor
+from roomwire.core.errors import InvalidCursor, LocalError
 
-__all__ = ["MAX_ROOM_BYTES", "Position", "format_cursor", "is_room_name", "parse_cursor"]
+__all__ = ["MAX_ROOM_BYTES", "Position", "check_room_name", "format_cursor", "is_room_name", "parse_cursor"]
 
 MAX_ROOM_BYTES = 128
 _POSITION = re.compile(r"([A-Za-z0-9]{1,24}):([0-9]{1,16})", re.ASCII)
@@ -51,6 +51,16 @@ def is_room_name(name: object) -> bool:
         return len(name.encode()) <= MAX_ROOM_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def check_room_name(room: str) -> None:
+    """Refuse what is no room's name.
+
+    Raises:
+        LocalError: with the rule.
+    """
+    if not is_room_name(room):
+        raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
 
 
 def parse_cursor(value: str, max_rooms: int) -> dict[str, Position]:

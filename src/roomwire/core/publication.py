@@ -21,16 +21,18 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from roomwire.core.envelope import dump
-from roomwire.core.errors import RemoteError
-from roomwire.core.events import is_event_name, is_reserved
-from roomwire.core.identity import is_user
-from roomwire.core.positions import Position
+from roomwire.core.envelope import dump, quote
+from roomwire.core.errors import EventTooLarge, LocalError, RemoteError
+from roomwire.core.events import check_event_name, is_event_name, is_reserved
+from roomwire.core.identity import is_client_id, is_user
+from roomwire.core.positions import Position, check_room_name
 
-__all__ = ["BODY_VERSION", "InvalidBody", "Publication", "read_body", "write_body"]
+__all__ = ["BODY_VERSION", "InvalidBody", "Publication", "compose", "read_body", "write_body"]
 
 BODY_VERSION = 1
 _HEAD = 3
+_ENVELOPE = 64
+"""Bytes of an event's envelope besides its names: braces, keys, quotes and an event id."""
 _KEYS = frozenset("euxob")
 
 
@@ -83,6 +85,47 @@ class Publication:
     def excludes(self, user: str, client: str) -> bool:
         """Whether a user's client does not get it."""
         return self.exclude == client and self.exclude_user in (None, user)
+
+
+def compose(
+    room: str,
+    event: str,
+    data: object,
+    *,
+    max_size: int,
+    user: str | None = None,
+    exclude: str | None = None,
+    exclude_user: str | None = None,
+) -> tuple[Publication, bytes]:
+    """An event that is about to be published, still without a position, and its body.
+
+    Args:
+        room, event: their names.
+        data: `bytes` for a binary event, else whatever pydantic can serialise.
+        max_size: bytes of the event as a client gets it (``limits.max_event_size``).
+        user: who publishes it; trusted to be a user's id.
+        exclude, exclude_user: see `Publication`; the latter means nothing without the former.
+
+    Raises:
+        LocalError: the room, the event or the excluded client has no correct name; `EventTooLarge`.
+        ValueError: the data cannot be serialised.
+    """
+    check_event_name(event)
+    check_room_name(room)
+    if exclude is None:
+        exclude_user = None
+    elif not is_client_id(exclude):
+        raise LocalError(f"{exclude!r} is no client's id, so that it excludes nobody")
+    binary = isinstance(data, bytes)
+    payload = data if isinstance(data, bytes) else dump(data)
+    size = len(payload) + len(event) + len(quote(room)) + len(quote(user or "")) + _ENVELOPE
+    if size > max_size:
+        raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {max_size}: send less, or raise it")
+    body = write_body(event, payload, binary=binary, user=user, exclude=exclude, exclude_user=exclude_user)
+    publication = Publication(
+        room, event, payload, binary=binary, user=user, exclude=exclude, exclude_user=exclude_user
+    )
+    return publication, body
 
 
 def write_body(

@@ -1,18 +1,16 @@
-"""Control messages between nodes: what has to happen to connections wherever they are.
+"""Control messages between nodes: gives orders to all of them, and carries out those that come.
 
-A message is one version byte and a JSON object with a fixed schema. What cannot be read is counted,
-logged once and dropped: a backplane is no trusted channel.
+What cannot be read is counted, logged once and dropped (`roomwire.core.orders`).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.errors import EventError, RoomwireError
+from roomwire.core.orders import Add, Disconnect, Evict, InvalidOrder, Order, Remove, UserOrder, read_order, write_order
 from roomwire.node import journal
 from roomwire.node.scope import current
 from roomwire.node.ways import Deciding, Way
@@ -24,60 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Add", "Control", "Disconnect", "Evict", "Remove"]
 
 logger = logging.getLogger("roomwire.backplane")
-
-VERSION = b"\x01"
-
-
-class _Order(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _UserOrder(_Order):
-    """About the connections of a user.
-
-    Attributes:
-        user: the user.
-        spare: the connection that the order does not concern: it was given while that one was decided about.
-    """
-
-    user: str
-    spare: str | None = None
-
-
-class Disconnect(_UserOrder):
-    """Close the connections of a user; with `client`, of that client alone."""
-
-    do: Literal["disconnect"] = "disconnect"
-    code: int = CloseCode.REMOVED.value
-    reason: str = ""
-    client: str | None = None
-
-
-class Evict(_Order):
-    """Close one connection: its slot belongs to another now, with `moved` of the same client."""
-
-    do: Literal["evict"] = "evict"
-    connection: str
-    moved: bool = False
-
-
-class Add(_UserOrder):
-    """Put the connections of a user into a room."""
-
-    do: Literal["add"] = "add"
-    room: str
-
-
-class Remove(_UserOrder):
-    """Take the connections of a user out of a room."""
-
-    do: Literal["remove"] = "remove"
-    room: str
-    reason: str = ""
-
-
-Order = Disconnect | Evict | Add | Remove
-_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="do")])
 
 
 class Control:
@@ -93,11 +37,11 @@ class Control:
         Raises:
             Unavailable: the backplane could not pass it on.
         """
-        if isinstance(order, _UserOrder):
+        if isinstance(order, UserOrder):
             order = order.model_copy(update={"spare": self._decided(order)})
-        await self._node.backplane.tell(node, VERSION + order.model_dump_json(exclude_none=True).encode())
+        await self._node.backplane.tell(node, write_order(order))
 
-    def _decided(self, order: _UserOrder) -> str | None:
+    def _decided(self, order: UserOrder) -> str | None:
         """The connection about which the application is deciding as it gives the order."""
         scope = current.get(None)
         if not isinstance(scope, Deciding) or scope.connection is None:
@@ -108,10 +52,8 @@ class Control:
     def told(self, body: bytes) -> None:
         """A control message came."""
         try:
-            if body[:1] != VERSION:
-                raise ValueError("unknown version")
-            order = _ORDERS.validate_json(body[1:])
-        except (ValidationError, ValueError):
+            order = read_order(body)
+        except InvalidOrder:
             self.dropped += 1
             if self.dropped == 1:
                 logger.error("a control message that cannot be read was dropped")
@@ -135,7 +77,7 @@ class Control:
                 for connection in self._concerned(order):
                     node.joining.take_out(connection, order.room, order.reason)
 
-    def _concerned(self, order: _UserOrder) -> list[Connection]:
+    def _concerned(self, order: UserOrder) -> list[Connection]:
         connections = self._node.connections_of(order.user)
         return [connection for connection in connections if connection.id != order.spare]
 

@@ -18,19 +18,18 @@ import anyio
 from roomwire.auth.contract import Authenticator, OriginCheck
 from roomwire.backplanes.contract import Backplane, HistoryPolicy
 from roomwire.core.closing import CloseCode
-from roomwire.core.envelope import dump, quote
-from roomwire.core.errors import EventTooLarge, LocalError, Refusal
-from roomwire.core.events import check_event_name
+from roomwire.core.envelope import dump
+from roomwire.core.errors import Refusal
 from roomwire.core.limits import Limits
 from roomwire.core.notices import Notice
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
-from roomwire.core.publication import Publication, write_body
+from roomwire.core.publication import Publication, compose
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import journal, unread
-from roomwire.node.admission import Admissions, is_client_id
-from roomwire.node.connection import Connection, check_room_name
+from roomwire.node.admission import Admissions
+from roomwire.node.connection import Connection
 from roomwire.node.control import Control
 from roomwire.node.drain import Drain
 from roomwire.node.entering import Entering
@@ -61,8 +60,6 @@ Page = Callable[[], HttpResponse]
 running: list[Node] = []
 """The nodes of this process, for code that runs outside of any handler."""
 
-_ENVELOPE = 64
-"""Bytes of an event's envelope besides its names: braces, keys, quotes and an event id."""
 _DEFAULT_POLICY = RoomPolicy()
 
 
@@ -305,27 +302,23 @@ class Node:
             LocalError: the room or the event has no correct name; `EventTooLarge`.
             Unavailable: the backplane did not store it, or may not have.
         """
-        check_event_name(event)
-        check_room_name(room)
-        if exclude is not None and not is_client_id(exclude):
-            raise LocalError(f"{exclude!r} is no client's id, so that it excludes nobody")
-        binary = isinstance(data, bytes)
-        payload = data if isinstance(data, bytes) else dump(data)
-        size = len(payload) + len(event) + len(quote(room)) + len(quote(user or "")) + _ENVELOPE
-        if size > self.limits.max_event_size:
-            limit = self.limits.max_event_size
-            raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {limit}: send less, or raise it")
-        names = {"user": user, "exclude": exclude, "exclude_user": None if exclude is None else exclude_user}
-        body = write_body(event, payload, binary=binary, **names)
-        position = None
+        publication, body = compose(
+            room,
+            event,
+            data,
+            max_size=self.limits.max_event_size,
+            user=user,
+            exclude=exclude,
+            exclude_user=exclude_user,
+        )
         if history:
             policy = self.policy_of(room)
             kept = HistoryPolicy(policy.history_size, policy.history_ttl)
             window = self.limits.idempotency_window
-            position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
+            publication.position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
             await self.backplane.publish_ephemeral(room, body)
-        return Publication(room, event, payload, binary=binary, **names, position=position)
+        return publication
 
     # --- blocks that are shared
 
