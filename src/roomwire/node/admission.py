@@ -131,6 +131,7 @@ class Admissions:
         except BaseException:
             connection.lost(CloseCode.ABNORMAL, "", by_peer=False)
             raise
+        node.counts.reconnects += later or bool(cursor)
         return Admission(connection)
 
     async def _join(self, connection: Connection, way: Way, cursor: Mapping[str, Position], *, later: bool) -> None:

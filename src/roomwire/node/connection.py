@@ -254,6 +254,7 @@ class Connection:
             return
         session = self._session
         now = self._node.runtime.now()
+        self._node.counts.received_bytes += size
         closing = session.heard(now, frames, size)
         for message in messages:
             if closing is not None or self._closing is not None:
@@ -264,6 +265,7 @@ class Connection:
                 if verdict is None:
                     self._take(command)
                 elif isinstance(verdict, Failed):
+                    self._node.counts.failure(verdict.code)
                     self._tell(verdict)
                 else:
                     closing = verdict
@@ -376,7 +378,10 @@ class Connection:
         link = self._link
         # Nothing follows the close frame (RFC 6455 section 5.5.1).
         if link is not None and messages and self._closing is None:
-            link.write(link.framing.block(messages), len(messages), counted=counted)
+            block = link.framing.block(messages)
+            if self._node.meter is not None:
+                self._node.meter.sent_bytes += link.framing.size(block)
+            link.write(block, len(messages), counted=counted)
 
     def _fail(self, error: Exception) -> None:
         """A fault on this connection's account: it is logged and closed, the others go on."""

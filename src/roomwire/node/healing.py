@@ -68,6 +68,8 @@ class Healing:
     async def _recover(self, room: Room) -> None:
         """Read what is missing. What the store cannot give now is asked for later."""
         assert room.recovery is not None
+        counts, found = self._node.counts, False
+        counts.doubts += 1
         try:
             while (tail := room.tail) is not None and tail.need is not Need.NONE:
                 since = tail.begin(self._node.runtime.now())
@@ -76,7 +78,10 @@ class Healing:
                     continue
                 page = await self._node.backplane.history(room.name, since, RECOVER_PAGE)
                 if room.tail is tail:
-                    self._hub.accept(room, tail.recovered(page, since))
+                    missed = tail.recovered(page, since)
+                    found = found or bool(missed)
+                    self._hub.accept(room, missed)
+            counts.healed += found
         except Unavailable:
             # The doubt stays, and the next check of positions tries again.
             if room.tail is not None:
@@ -95,6 +100,7 @@ class Healing:
             return
         freeze = room.freeze(reason)
         self._hub.accept(room, tail.reset(top, asked))
+        self._node.counts.reset(reason)
         logger.warning("a room was reset", extra={"roomwire": {"room": room.name, "reason": reason}})
         self._node.runtime.spawn(self._node.states.refresh_room, room, freeze)
 
@@ -134,6 +140,7 @@ class Healing:
                 for look in looks:
                     look.take_back()
                 raise
+            self._node.counts.checks += len(looks)
             now = self._node.runtime.now()
             for look in looks:
                 self._judge(look, tops.get(look.room.name), now)
@@ -143,6 +150,7 @@ class Healing:
         if room.tail is not tail:
             return
         tail.heard(now, room.jitter)
+        self._node.counts.differed += top is not None and top != tail.position
         if top is not None and top == look.since == tail.position and room.recovery is None:
             # What was in doubt is answered by an empty page after the tail's own position.
             self._hub.accept(room, tail.recovered(Page(top), look.since))

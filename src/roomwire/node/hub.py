@@ -124,6 +124,7 @@ class Hub:
         found = self.rooms.get(room)
         if found is None:
             return
+        self._node.counts.delivered += 1
         if found.tail is None:
             found.early = Position(epoch, offset)
             return
@@ -137,11 +138,13 @@ class Hub:
         found = self.rooms.get(room)
         # Before there is a tail nobody is live in the room, and it is for those who are.
         if found is not None and found.tail is not None:
+            self._node.counts.delivered_ephemeral += 1
             with self._boundary():
                 self.pass_on(found, found.tail.ephemeral(body))
 
     def interrupted(self, rooms: Collection[str] | None) -> None:
         """See `roomwire.backplanes.contract.Sink`."""
+        self._node.counts.interruptions += 1
         with self._boundary():
             found = [self.rooms[name] for name in (self.rooms if rooms is None else rooms) if name in self.rooms]
             self.healing.doubt(found)
@@ -156,6 +159,7 @@ class Hub:
         """See `roomwire.backplanes.contract.Sink`."""
         if up != self.up:
             self.up = up
+            self._node.counts.outages += not up
             logger.log(logging.INFO if up else logging.ERROR, "backplane is %s", "up" if up else "down")
 
     def told(self, body: bytes) -> None:
@@ -226,7 +230,8 @@ class Hub:
             room = next(iter(self._dirty))
             del self._dirty[room]
             if room.has_work:
-                budget -= max(1, room.flush(budget))
+                meter = self._node.meter
+                budget -= max(1, room.flush(budget) if meter is None else meter.flush(room, budget))
                 if room.has_work:
                     self._dirty[room] = None
         self._ask_flush()

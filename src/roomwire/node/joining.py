@@ -200,6 +200,7 @@ class Joining:
             told = (error.code, error.message) if isinstance(error, EventError) else ("unavailable", "try again later")
             connection._tell(Failed(command.ref, *told))
             connection._shut(Closing.of(CloseCode.NOT_RESUMABLE))
+            raise  # so that it counts as failed; nothing more is told
         finally:
             ways.end(connection, way)
 

@@ -1,4 +1,4 @@
-"""The node's log: structured, one line for each event of a connection's life.
+"""The node's log: structured, one line for each event of a connection's life. What is logged is counted as well.
 
 Fields travel in ``extra={"roomwire": {...}}``. No field ever holds a query string, an Authorization
 header, a subprotocol list or a token.
@@ -32,6 +32,7 @@ def _of(connection: Connection) -> dict[str, object]:
 
 def connected(connection: Connection) -> None:
     """A connection was upgraded."""
+    connection._node.counts.opened += 1
     if access.isEnabledFor(logging.INFO):
         fields = _of(connection) | {"peer": connection.peer, "rooms": len(connection._memberships)}
         _log(access, logging.INFO, "connect", fields)
@@ -52,6 +53,7 @@ def refused(head: RequestHead | None, refusal: Refusal, peer: str) -> None:
 
 def joined(connection: Connection, room: str, recovered: bool | None, reason: str | None, replayed: int) -> None:
     """A connection is live in a room."""
+    connection._node.counts.entered(recovered, reason, replayed)
     if access.isEnabledFor(logging.INFO):
         fields = _of(connection) | {"room": room, "recovered": recovered, "replayed": replayed}
         if reason is not None:
@@ -67,6 +69,7 @@ def left(connection: Connection, room: str, reason: str = "") -> None:
 
 def disconnected(connection: Connection, seconds: float, sent: int, cause: BaseException | None) -> None:
     """A connection ended, after so many seconds and messages."""
+    connection._node.counts.ended(connection, sent)
     if not access.isEnabledFor(logging.INFO):
         return
     closing = connection._closing

@@ -31,6 +31,7 @@ from roomwire.node import journal, unread
 from roomwire.node.admission import Admissions
 from roomwire.node.connection import Connection
 from roomwire.node.control import Control
+from roomwire.node.counts import Counts
 from roomwire.node.drain import Drain
 from roomwire.node.entering import Entering
 from roomwire.node.farewells import Farewells
@@ -48,6 +49,7 @@ from roomwire.transports.contract import Admission, HttpResponse, Transport
 
 if TYPE_CHECKING:
     from roomwire.app import App
+    from roomwire.node.meter import Meter
     from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing
 
@@ -77,6 +79,12 @@ class Node:
         drain_timeout: seconds for an orderly end.
         reconnect_spread: seconds over which the clients of a node that ends come back.
         clock: monotonic seconds; another one for tests.
+
+    Attributes:
+        counts: what it has done.
+        meter: what it times, where metrics are on; set before `serve`.
+        metrics: what answers ``/metrics``; None: 404.
+        beside: what runs while it serves.
     """
 
     def __init__(
@@ -114,6 +122,10 @@ class Node:
         for pattern, policy in (rooms or {}).items():
             self._policies.add(Pattern(pattern), policy)
         self.wheel = TimerWheel()
+        self.counts = Counts()
+        self.meter: Meter | None = None
+        self.metrics: Callable[[RequestHead], HttpResponse] | None = None
+        self.beside: list[Callable[[], Awaitable[None]]] = []
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
         self._kinds: dict[Kind, Kind] = {}
@@ -150,7 +162,8 @@ class Node:
         self._scope = anyio.CancelScope()
         async with self._open():
             self.serving = True
-            self.runtime.spawn(self.upkeep.run)
+            for function in (self.upkeep.run, *self.beside):
+                self.runtime.spawn(function)
             try:
                 with self._scope:
                     await self.transport.serve(self, ready=ready)
@@ -221,6 +234,8 @@ class Node:
             ready = self.hub.up and not self.draining
             state = "ready" if ready else "draining" if self.draining else "backplane unavailable"
             return HttpResponse(200 if ready else 503, dump({"status": state}))
+        if head.path == "/metrics" and self.metrics is not None:
+            return self.metrics(head)
         page = self._pages.get(head.path)
         return None if page is None else page()
 
@@ -230,7 +245,14 @@ class Node:
 
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """See `roomwire.transports.contract.Host`."""
-        return await self.admissions.admit(head, subprotocol)
+        meter = self.meter
+        if meter is None:
+            return await self.admissions.admit(head, subprotocol)
+        started = meter.clock()
+        try:
+            return await self.admissions.admit(head, subprotocol)
+        finally:
+            meter.handshakes.observe(meter.clock() - started)
 
     def abandon(self, admission: Admission) -> None:
         """See `roomwire.transports.contract.Host`."""
@@ -238,6 +260,7 @@ class Node:
 
     def refused(self, head: RequestHead | None, refusal: Refusal, peer: str) -> None:
         """See `roomwire.transports.contract.Host`."""
+        self.counts.refused(refusal)
         journal.refused(head, refusal, peer)
 
     def protocol_of(self, subprotocol: str | None) -> WireProtocol:
@@ -318,6 +341,8 @@ class Node:
             publication.position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
             await self.backplane.publish_ephemeral(room, body)
+        self.counts.published += history
+        self.counts.ephemeral += not history
         return publication
 
     # --- blocks that are shared

@@ -76,9 +76,11 @@ class States:
             with Scope(node), anyio.fail_after(node.limits.snapshot_timeout):
                 state = dump(await hook.function(**hook.bind(None, path)))
         except Exception as error:  # noqa: BLE001  the boundary of the application
+            node.counts.snapshots_failed += 1
             journal.failed(None, hook.name, error)
             return b"null"
         if len(state) > node.limits.max_state_size:
+            node.counts.snapshots_failed += 1
             logger.error(
                 "%s returned %d bytes, more than limits.max_state_size; clients of %s have to reload",
                 hook.name,
@@ -86,6 +88,7 @@ class States:
                 room,
             )
             return b"null"
+        node.counts.snapshots += 1
         return state
 
     async def refresh_room(self, room: Room, freeze: Freeze) -> None:

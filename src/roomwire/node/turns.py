@@ -51,6 +51,17 @@ class Turn:
         """One write of it is `size` bytes."""
         self.cost = max(self.cost, 1 + size // WRITE_BYTES)
 
+    @property
+    def publications(self) -> int:
+        """Publications that each member gets."""
+        return 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that a member gets: of the blocks of several kinds their mean; 0 where nothing was written yet."""
+        sizes = [framing.size(block) for (_, framing), block in self._blocks.items()]
+        return sum(sizes) // len(sizes) if sizes else 0
+
     def has_served(self, membership: Membership) -> bool:
         """Whether there is nothing left in it for a member; who is not in its snapshot has it already."""
         try:
@@ -82,6 +93,11 @@ class Events(Turn):
         self.weigh(size)
         self._publications = publications
         self._excluded = {p.exclude for p in publications if p.exclude is not None}
+
+    @property
+    def publications(self) -> int:
+        """See `Turn`."""
+        return len(self._publications)
 
     def write(self, batch: Sequence[Membership]) -> None:
         """See `Turn`. The hottest loop of all."""

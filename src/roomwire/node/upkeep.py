@@ -57,6 +57,8 @@ class Upkeep:
             await anyio.sleep(TICK)
             now = runtime.now()
             self.lag = max(0.0, now - expected)
+            if self._node.meter is not None:
+                self._node.meter.lag.observe(self.lag)
             self.tick(now)
 
     def tick(self, now: float) -> None:

@@ -81,6 +81,10 @@ class Workers:
             reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
         except EventError as error:
             reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
+        if isinstance(reply, Failed):
+            self._node.counts.failure(reply.code)
+        else:
+            self._node.counts.handled += 1
         if reply is not None:
             connection._tell(reply)
 
@@ -118,6 +122,10 @@ class Workers:
                 reply = await self._node.replies.once(connection, call, self._handle)
             except Unavailable:
                 reply = Failed(call.ref, "unavailable", "try again later")
+        if type(reply) is Failed:
+            self._node.counts.failure(reply.code)
+        else:
+            self._node.counts.handled += 1
         if reply is not None:
             connection._tell(reply)
 
@@ -148,6 +156,8 @@ class Workers:
             return Failed(call.ref, "internal", _FAILED)
         finally:
             elapsed = node.runtime.now() - started
+            if node.meter is not None:
+                node.meter.handled(handler.event, elapsed)
             if elapsed > node.limits.handler_warning:
                 journal.slow(connection, handler.name, elapsed)
 

@@ -130,6 +130,10 @@ class Link(Protocol):
         """
         ...
 
+    def queued(self) -> int:
+        """Bytes that wait for the peer, those in the transport's buffer included."""
+        ...
+
     def uncounted(self) -> int:
         """Bytes that were written with `counted` False and wait."""
         ...

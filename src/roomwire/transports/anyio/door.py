@@ -47,6 +47,11 @@ class Door:
         self._entered = 0
         self._turn_asked = False
 
+    @property
+    def pending(self) -> int:
+        """Sockets that are waiting or inside."""
+        return len(self._inside)
+
     def has_place(self, visitor: Visitor) -> bool:
         """Whether another one may wait or be inside; then it is counted until `leave`."""
         limits = self._limits

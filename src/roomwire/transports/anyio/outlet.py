@@ -121,6 +121,13 @@ class Outlet:
         if too_many or not self._outbox.push(block, len(block), messages, held=held, counted=counted):
             self._overflowed()
 
+    def queued(self) -> int:
+        """See `roomwire.transports.contract.Link`."""
+        if not self._blocked:
+            return 0
+        outbox = self._outbox
+        return self._held() + (outbox.bytes + outbox.uncounted if outbox is not None else 0)
+
     def uncounted(self) -> int:
         """See `roomwire.transports.contract.Link`."""
         if not self._blocked:

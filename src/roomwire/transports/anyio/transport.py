@@ -64,6 +64,11 @@ class AnyioTransport:
         """See `roomwire.transports.contract.Transport`."""
         return Capabilities(writes_directly=not self.secure)
 
+    @property
+    def pending(self) -> int:
+        """Sockets whose handshake is not done."""
+        return self.door.pending if hasattr(self, "door") else 0  # not yet serving
+
     async def serve(self, host: Host, *, ready: Callable[[Sequence[str]], None]) -> None:
         """See `roomwire.transports.contract.Transport`.
 

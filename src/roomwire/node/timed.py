@@ -1,0 +1,120 @@
+"""A backplane whose operations are timed; only where metrics are on does it stand before the real one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from roomwire.backplanes.contract import Backplane, Sink
+from roomwire.core.positions import Position
+
+if TYPE_CHECKING:
+    from roomwire.node.hub import Hub
+    from roomwire.node.meter import Meter
+
+__all__ = ["OPERATIONS", "timed"]
+
+OPERATIONS = tuple(
+    name
+    for name, member in vars(Backplane).items()
+    if inspect.iscoroutinefunction(member) and name not in ("start", "aclose")
+)
+"""What is timed: every operation of the contract."""
+_FORGOTTEN = 60.0
+"""Seconds after which a publication of which nothing was heard makes way for the next one."""
+
+
+def timed(backplane: Backplane, hub: Hub, meter: Meter) -> Backplane:
+    """The same backplane, timed: `hub` is the sink that it is started with."""
+    return cast("Backplane", _Timed(backplane, hub, meter))
+
+
+class _Timed:
+    """Passes everything on, and times the operations.
+
+    Of a room's publications one at a time is followed from the call to its delivery to this node.
+    """
+
+    def __init__(self, backplane: Backplane, hub: Hub, meter: Meter) -> None:
+        self._backplane = backplane
+        self._hub = hub
+        self._meter = meter
+        self._followed: dict[str, tuple[bytes, float]] = {}
+        for name in OPERATIONS:
+            # One that fails on its first call has a histogram as well.
+            meter.operation(name)
+            setattr(self, name, self._time(name, getattr(backplane, name)))
+        self._publish = self.publish
+        self.publish = self._follow
+        self._unsubscribe = self.unsubscribe
+        self.unsubscribe = self._forget
+
+    publish: Callable[..., Awaitable[Position]]
+    unsubscribe: Callable[[str], Awaitable[None]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backplane, name)
+
+    def _time(self, name: str, operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        meter = self._meter
+        histogram, clock = meter.operation(name), meter.clock
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            started = clock()
+            try:
+                return await operation(*arguments, **options)
+            except Exception:
+                meter.unavailable[name] += 1
+                raise
+            finally:
+                histogram.observe(clock() - started)
+
+        return call
+
+    async def start(self, sink: Sink, node: str) -> None:
+        await self._backplane.start(cast("Sink", _Watching(sink, self._followed, self._meter)), node)
+
+    async def _follow(self, room: str, body: bytes, **options: Any) -> Position:
+        found = self._hub.rooms.get(room)
+        tail = None if found is None else found.tail
+        other = self._followed.get(room)
+        now = self._meter.clock()
+        if tail is None or (other is not None and now < other[1] + _FORGOTTEN):
+            return await self._publish(room, body, **options)
+        followed = self._followed[room] = (body, now)
+        try:
+            position = await self._publish(room, body, **options)
+        except BaseException:
+            self._drop(room, followed)
+            raise
+        if tail.position.epoch == position.epoch and tail.position.offset >= position.offset:
+            self._drop(room, followed)  # a retry with its key: it was delivered long ago
+        return position
+
+    def _drop(self, room: str, followed: tuple[bytes, float]) -> None:
+        if self._followed.get(room) is followed:
+            del self._followed[room]
+
+    async def _forget(self, room: str) -> None:
+        self._followed.pop(room, None)
+        await self._unsubscribe(room)
+
+
+class _Watching:
+    """The hub, with an eye on the publications that are followed."""
+
+    def __init__(self, sink: Sink, followed: dict[str, tuple[bytes, float]], meter: Meter) -> None:
+        self._sink = sink
+        self._followed = followed
+        self._meter = meter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+    def deliver(self, room: str, epoch: str, previous: int, offset: int, body: bytes) -> None:
+        followed = self._followed.get(room)
+        if followed is not None and followed[0] == body:
+            del self._followed[room]
+            self._meter.delivery.observe(self._meter.clock() - followed[1])
+        self._sink.deliver(room, epoch, previous, offset, body)
