@@ -54,8 +54,10 @@ RULES = Rules(
         "app": Layer.of(f"core app node config runtime {CONTRACTS}", lazily="plugins transports"),
         "publisher": Layer.of("core publisher config plugins backplanes.contract"),
         "": Layer.of("core app node client publisher config serving"),
+        # What a node counts, for Prometheus: imported where metrics are on.
+        "metrics": Layer.of("core metrics node config plugins transports.contract"),
         # From settings to a serving node.
-        "serving": Layer.of(f"core app node config plugins runtime logs auth.origin {CONTRACTS}"),
+        "serving": Layer.of(f"core app node config plugins runtime logs auth.origin {CONTRACTS}", lazily="metrics"),
         # On top.
         "testing": Layer.of(
             f"core testing app node client publisher config plugins runtime logs serving backplanes {CONTRACTS}",
@@ -79,6 +81,7 @@ RULES = Rules(
         "click": frozenset({"roomwire.cli"}),
         "rich": frozenset({"roomwire.cli"}),
         "watchfiles": frozenset({"roomwire.cli"}),
+        "prometheus_client": frozenset({"roomwire.metrics"}),
     },
     # No clock, loop, socket, thread, log, environment or randomness: whatever is not named here.
     core_may=words(

@@ -36,7 +36,7 @@ def build_node(
         ConfigError, PluginError: an adapter or its options are wrong.
     """
     server = settings.server
-    return Node(
+    node = Node(
         app,
         backplane=plugins.make_backplane(settings, loaded),
         authenticator=plugins.make_authenticator(settings, loaded),
@@ -51,6 +51,11 @@ def build_node(
         drain_timeout=server.drain_timeout,
         reconnect_spread=server.reconnect_spread,
     )
+    if settings.metrics.enabled:
+        from roomwire.metrics import attach
+
+        attach(node, settings.metrics, one_of_many=server.workers > 1)
+    return node
 
 
 async def serve(

@@ -18,6 +18,7 @@ from roomwire.config.settings import (
     AuthSettings,
     BackplaneSettings,
     LoggingSettings,
+    MetricsSettings,
     ServerSettings,
     Settings,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "BackplaneSettings",
     "Loaded",
     "LoggingSettings",
+    "MetricsSettings",
     "Origin",
     "Problem",
     "ServerSettings",

@@ -61,6 +61,8 @@ def is_free(path: Path) -> bool:
 def is_secret_name(path: Path) -> bool:
     """Whether a key sounds like a secret. Only options of adapters and passwords are asked: limits have no secrets."""
     name = path[-1]
+    if path == ("metrics", "token"):
+        return True
     return (is_free(path) or "password" in name) and not name.startswith("public") and bool(_SECRET_NAME.search(name))
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "AuthSettings",
     "BackplaneSettings",
     "LoggingSettings",
+    "MetricsSettings",
     "ServerSettings",
     "Settings",
 ]
@@ -57,6 +58,7 @@ def _lower(value: object) -> object:
 
 
 NonEmpty = Annotated[str, Field(min_length=1)]
+NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -134,6 +136,24 @@ class LoggingSettings(_Section):
     """One line for people, or one JSON object."""
 
 
+class MetricsSettings(_Section):
+    """The ``[metrics]`` section: ``/metrics``, for Prometheus."""
+
+    enabled: bool = False
+    """Answer ``/metrics``. It needs the extra: pip install "roomwire[metrics]"."""
+    token: NonEmptySecret | None = None
+    """What a scrape has to send as its bearer token; without one, whoever reaches the port may read."""
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """A port of its own, where ``/healthz`` and ``/readyz`` are answered too, in place of the node's own; 0 for any
+    free one. With several workers the second one has the next port, and so on."""
+    host: NonEmpty = "127.0.0.1"
+    """The address of that port."""
+
+    def of_worker(self, number: int) -> MetricsSettings:
+        """What holds for one of several workers, counted from 1."""
+        return self.model_copy(update={"port": self.port + number - 1}) if self.port else self
+
+
 class Settings(_Section):
     """Everything that can be configured. `roomwire.config.load` reads it from its sources."""
 
@@ -146,11 +166,12 @@ class Settings(_Section):
     rooms: dict[str, RoomPolicy] = {}
     """Policies of rooms by pattern; what no pattern matches has the defaults."""
     logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _check_across(self) -> Settings:
         problems = [*_server_conflicts(self.server), *_worker_conflicts(self), *_limit_conflicts(self.limits)]
-        problems += _pattern_conflicts(self.rooms)
+        problems += [*_pattern_conflicts(self.rooms), *_metrics_conflicts(self)]
         if problems:
             text = "; ".join(f"{format_key(path)}: {message}" for path, message in problems)
             raise PydanticCustomError("conflict", "{text}", {"text": text, "problems": problems})
@@ -214,6 +235,23 @@ def _limit_conflicts(limits: Limits) -> Iterator[Conflict]:
     ):
         if (value := getattr(limits, key)) < least:
             yield ("limits", key), f"expected at least {than} ({least}), found {value}"
+
+
+def _metrics_conflicts(settings: Settings) -> Iterator[Conflict]:
+    metrics, server = settings.metrics, settings.server
+    if not metrics.enabled:
+        return
+    if server.workers > 1 and metrics.port is None:
+        yield (
+            ("metrics", "port"),
+            f"required with several workers: each has metrics of its own, at {server.workers} ports from this one on;"
+            " on the port that they share, each scrape would be answered by another one",
+        )
+    if metrics.port and metrics.port + server.workers - 1 > 65535:
+        yield ("metrics", "port"), f"expected a port with {server.workers - 1} more above it, found {metrics.port}"
+    ports = range(metrics.port, metrics.port + server.workers) if metrics.port else ()
+    if server.uds is None and server.fd is None and server.port in ports:
+        yield ("metrics", "port"), f"expected another port than server.port, found {metrics.port}"
 
 
 def _pattern_conflicts(rooms: dict[str, RoomPolicy]) -> Iterator[Conflict]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -84,7 +84,7 @@ class Node:
         counts: what it has done.
         meter: what it times, where metrics are on; set before `serve`.
         metrics: what answers ``/metrics``; None: 404.
-        beside: what runs while it serves.
+        beside: what is entered before it serves, and left when it has drained.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Node:
         self.counts = Counts()
         self.meter: Meter | None = None
         self.metrics: Callable[[RequestHead], HttpResponse] | None = None
-        self.beside: list[Callable[[], Awaitable[None]]] = []
+        self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
         self._kinds: dict[Kind, Kind] = {}
@@ -162,8 +162,7 @@ class Node:
         self._scope = anyio.CancelScope()
         async with self._open():
             self.serving = True
-            for function in (self.upkeep.run, *self.beside):
-                self.runtime.spawn(function)
+            self.runtime.spawn(self.upkeep.run)
             try:
                 with self._scope:
                     await self.transport.serve(self, ready=ready)
@@ -186,6 +185,8 @@ class Node:
             stack.callback(running.remove, self)
             token = current.set(Scope(self))
             stack.callback(current.reset, token)
+            for beside in self.beside:
+                await stack.enter_async_context(beside())
             if self.app.lifespan is not None:
                 await stack.enter_async_context(self.app.lifespan(self.app))
             # No handler outlives what the lifespan closes; each can still give back what it holds in the store.
@@ -220,6 +221,11 @@ class Node:
         """Whether the node is about to end."""
         return self.drain.began
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is to be sent clients: the backplane is up, and it is not draining."""
+        return self.hub.up and not self.draining
+
     # --- the transport's host
 
     def path_is_socket(self, path: str) -> bool:
@@ -231,9 +237,8 @@ class Node:
         if head.path == "/healthz":
             return HttpResponse(200, dump({"status": "ok", "loop_lag": round(self.upkeep.lag, 4)}))
         if head.path == "/readyz":
-            ready = self.hub.up and not self.draining
-            state = "ready" if ready else "draining" if self.draining else "backplane unavailable"
-            return HttpResponse(200 if ready else 503, dump({"status": state}))
+            state = "ready" if self.ready else "draining" if self.draining else "backplane unavailable"
+            return HttpResponse(200 if self.ready else 503, dump({"status": state}))
         if head.path == "/metrics" and self.metrics is not None:
             return self.metrics(head)
         page = self._pages.get(head.path)
