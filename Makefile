@@ -23,7 +23,7 @@ JS := $(wildcard tests/js/package.json)
 export PYRIGHT_PYTHON_GLOBAL_NODE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo setup tools lint test bench fuzz autobahn build clean
+.PHONY: help demo setup tools lint test bench cluster fuzz autobahn build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -83,6 +83,10 @@ test: lint
 ## make bench   the benchmarks, with the table of ratios at the end; ARGS go to pytest
 bench: $(STAMPS)/bench
 	@$(BIN)/python -m pytest benchmarks $(ARGS)
+
+## make cluster   every fault of a cluster at full size, on Redis and NATS, and a table; ARGS go to tests.cluster
+cluster: setup
+	@$(BIN)/python -m tests.cluster $(ARGS)
 
 ## make fuzz    a million inputs for everything that reads a stranger's bytes; ARGS go to tests.fuzz
 fuzz: setup
