@@ -15,13 +15,17 @@ from roomwire.core.errors import (
 )
 from roomwire.core.publication import Publication
 from roomwire.node import Connection, Node
+from roomwire.publisher import AsyncPublisher, BatchFailed, Draft, Publisher, PublishFailed
 
 __all__ = [
     "App",
+    "AsyncPublisher",
+    "BatchFailed",
     "ConfigError",
     "Connection",
     "ConnectionClosed",
     "DeclarationError",
+    "Draft",
     "EventError",
     "EventTooLarge",
     "LocalError",
@@ -29,6 +33,8 @@ __all__ = [
     "Node",
     "PluginError",
     "Publication",
+    "PublishFailed",
+    "Publisher",
     "RemoteError",
     "RoomwireError",
     "Unavailable",

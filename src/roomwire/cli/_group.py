@@ -23,6 +23,7 @@ _COMMANDS = {
     "config": ("roomwire.cli.config", "Show the effective configuration, or its schema."),
     "token": ("roomwire.cli.token", "Make and inspect tokens."),
     "connect": ("roomwire.cli.connect", "Talk to a server from the terminal."),
+    "publish": ("roomwire.cli.publish", "Publish an event from the command line."),
     "bench": ("roomwire.cli.bench", "Measure a server."),
     "plugins": ("roomwire.cli.plugins", "List the adapters that can be chosen."),
     "version": ("roomwire.cli.version", "Show the version."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -82,6 +82,7 @@ def load(
     cwd: FilePath,
     env_file: FilePath | None = None,
     fallbacks: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
 ) -> Loaded:
     """Read the configuration: flag, then environment, ``.env``, file, default; the first that sets a key wins.
 
@@ -93,6 +94,7 @@ def load(
         cwd: the working directory.
         env_file: instead of the ``.env`` beside the configuration file.
         fallbacks: by dotted key, what to take where the key's ``env:`` names a variable that is not set.
+        without: sections that nobody will ask for: they are left at their defaults, and their secrets unread.
 
     Raises:
         ConfigError: with every problem that was found: where it is, what was expected and found.
@@ -113,6 +115,9 @@ def load(
         environment_layer(environ, "environment", exempt, problems, warnings),
         flags,
     ]
+    for layer in layers:
+        for key in [key for key in layer.values if key[0] in without]:
+            del layer.values[key]
     values, origins = _merge(layers, _with_fallbacks(file, variables, fallbacks or {}), directory, problems, warnings)
     settings = _validate(values, origins, problems)
     return Loaded(settings, source, warnings, origins, env_values)

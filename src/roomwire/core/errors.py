@@ -18,6 +18,8 @@
     │   └── (handshake) InvalidHandshake       as a client: the server's 101 is not correct
     ├── EventError                  a handler's own answer: an ``error`` event with ``code``
     └── Unavailable                 the backplane could not do it within its time
+        ├── (publisher) PublishFailed          and what to try again with
+        └── (publisher) BatchFailed            some events of a batch
 
 No other exception leaves the core, whatever bytes come in.
 """
