@@ -85,7 +85,10 @@ BACKPLANES = Group(
     "backplane",
     ("backplane", "type"),
     Backplane,
-    {"memory": "roomwire.backplanes.memory:MemoryBackplane"},
+    {
+        "memory": "roomwire.backplanes.memory:MemoryBackplane",
+        "redis": "roomwire.backplanes.redis:RedisBackplane",
+    },
 )
 TRANSPORTS = Group(
     "roomwire.transports",
