@@ -46,7 +46,7 @@ def attach(node: Node, settings: MetricsSettings | None = None, *, one_of_many: 
     """
     settings = settings or MetricsSettings(enabled=True)
     meter = node.meter = Meter(node.clock)
-    node.backplane = timed(node.backplane, node.hub, meter)
+    node.backplane = timed(node.backplane, meter, node.hub.stands_at)
     page = _Page(node, meter, settings)
     if settings.port is None:
         node.metrics = page.answer

@@ -117,6 +117,11 @@ class Hub:
             if self.rooms.get(room.name) is room and room.users == 0:
                 del self.rooms[room.name]
 
+    def stands_at(self, name: str) -> Position | None:
+        """Where this node stands in a room; None where it is not subscribed."""
+        room = self.rooms.get(name)
+        return None if room is None or room.tail is None else room.tail.position
+
     # --- the sink
 
     def deliver(self, room: str, epoch: str, previous: int, offset: int, body: bytes) -> None:

@@ -10,7 +10,6 @@ from roomwire.backplanes.contract import Backplane, Sink
 from roomwire.core.positions import Position
 
 if TYPE_CHECKING:
-    from roomwire.node.hub import Hub
     from roomwire.node.meter import Meter
 
 __all__ = ["OPERATIONS", "timed"]
@@ -25,9 +24,13 @@ _FORGOTTEN = 60.0
 """Seconds after which a publication of which nothing was heard makes way for the next one."""
 
 
-def timed(backplane: Backplane, hub: Hub, meter: Meter) -> Backplane:
-    """The same backplane, timed: `hub` is the sink that it is started with."""
-    return cast("Backplane", _Timed(backplane, hub, meter))
+StandsAt = Callable[[str], Position | None]
+"""Where this node stands in a room; None where nothing is delivered to it."""
+
+
+def timed(backplane: Backplane, meter: Meter, stands_at: StandsAt) -> Backplane:
+    """The same backplane, timed."""
+    return cast("Backplane", _Timed(backplane, meter, stands_at))
 
 
 class _Timed:
@@ -36,10 +39,10 @@ class _Timed:
     Of a room's publications one at a time is followed from the call to its delivery to this node.
     """
 
-    def __init__(self, backplane: Backplane, hub: Hub, meter: Meter) -> None:
+    def __init__(self, backplane: Backplane, meter: Meter, stands_at: StandsAt) -> None:
         self._backplane = backplane
-        self._hub = hub
         self._meter = meter
+        self._stands_at = stands_at
         self._followed: dict[str, tuple[bytes, float]] = {}
         for name in OPERATIONS:
             # One that fails on its first call has a histogram as well.
@@ -76,11 +79,9 @@ class _Timed:
         await self._backplane.start(cast("Sink", _Watching(sink, self._followed, self._meter)), node)
 
     async def _follow(self, room: str, body: bytes, **options: Any) -> Position:
-        found = self._hub.rooms.get(room)
-        tail = None if found is None else found.tail
         other = self._followed.get(room)
         now = self._meter.clock()
-        if tail is None or (other is not None and now < other[1] + _FORGOTTEN):
+        if self._stands_at(room) is None or (other is not None and now < other[1] + _FORGOTTEN):
             return await self._publish(room, body, **options)
         followed = self._followed[room] = (body, now)
         try:
@@ -88,7 +89,8 @@ class _Timed:
         except BaseException:
             self._drop(room, followed)
             raise
-        if tail.position.epoch == position.epoch and tail.position.offset >= position.offset:
+        here = self._stands_at(room)
+        if here is None or (here.epoch == position.epoch and here.offset >= position.offset):
             self._drop(room, followed)  # a retry with its key: it was delivered long ago
         return position
 
