@@ -1,0 +1,179 @@
+"""The example of a plugin: built and installed as users have it, tested by its own tests, served by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.cli.conftest import Process, running
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "backplane-plugin"
+
+APP = """
+from roomwire import App, Connection
+
+app = App()
+
+@app.on_connect
+async def rooms_of(connection: Connection) -> list[str]:
+    return ["lobby"]
+
+@app.room("lobby")
+async def may_join(connection: Connection) -> bool:
+    return True
+
+@app.on("say", room="lobby")
+async def say(connection: Connection, text: str) -> str:
+    publication = await app.publish("lobby", "said", text)
+    return publication.id
+"""
+
+CONFIG = """
+app = "app:app"
+[server]
+port = 0
+[auth]
+type = "anonymous"
+[backplane]
+type = "sqlite"
+[backplane.options]
+path = "cluster.sqlite3"
+"""
+
+
+def python(*arguments: str, folder: Path, path: Path | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(path or "")}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which an installer put the wheel."""
+    folder = tmp_path_factory.mktemp("plugin")
+    python("-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder), folder=EXAMPLE)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-compile")
+    offline = ("--no-deps", "--no-index", "--no-build-isolation")
+    python("-m", "pip", "install", *quiet, *offline, "--target", str(site), str(wheel), folder=folder)
+    return site
+
+
+def test_the_package_is_found_by_its_entry_point(installed: Path, tmp_path: Path) -> None:
+    rows = json.loads(python("-m", "roomwire.cli", "plugins", "--json", folder=tmp_path, path=installed))
+    (row,) = [row for row in rows if row["name"] == "sqlite"]
+    assert row == {
+        "group": "roomwire.backplanes",
+        "name": "sqlite",
+        "setting": "backplane.type",
+        "class": "roomwire_sqlite:SqliteBackplane",
+        "from": "roomwire-sqlite 0.1.0",
+        "state": "ok",
+    }
+    assert (installed / "roomwire_sqlite" / "py.typed").is_file()
+
+
+def test_its_own_tests_pass_and_none_is_skipped(installed: Path) -> None:
+    arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist")
+    said = python(*arguments, folder=EXAMPLE, path=installed)
+    summary = re.fullmatch(r"(\d+) passed in .*", said.strip().splitlines()[-1])
+    assert summary is not None, said
+    assert int(summary[1]) > 150  # the suite, on asyncio and on trio
+
+
+class Cluster:
+    """Nodes of one file: processes of ``roomwire run``, in one folder."""
+
+    def __init__(self, folder: Path, installed: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._environment = {"PYTHONPATH": str(installed)}
+        self._stack = stack
+        (folder / "app.py").write_text(APP)
+        (folder / "roomwire.toml").write_text(CONFIG)
+
+    def start(self) -> tuple[Process, str]:
+        """A node, and its address."""
+        process = self._stack.enter_context(running(Process(["run"], self._folder, self._environment)))
+        return process, process.read_until(r"^roomwire serves app:app on (\S+)$")[1]
+
+    def connect(self, node: str, last: str = "") -> User:
+        """A client of a node, which comes back where it heard something."""
+        cursor = f"?last_event_id={quote(f'lobby@{last}', safe='')}" if last else ""
+        return User(self._stack.enter_context(connect(node + cursor, proxy=None)), last)
+
+
+@pytest.fixture
+def cluster(installed: Path, tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(tmp_path, installed, stack)
+
+
+class User:
+    """A client, which knows what it was last told."""
+
+    def __init__(self, link: ClientConnection, last: str) -> None:
+        self._link = link
+        self.room = self.until("session.welcome")["data"]["rooms"]["lobby"]
+        self.last: str = last or self.room["position"]
+
+    def until(self, event: str) -> dict[str, Any]:
+        while True:
+            message: dict[str, Any] = json.loads(self._link.recv(timeout=20))
+            if message["event"] == event:
+                return message
+
+    def hear(self) -> str:
+        """The next thing that is said."""
+        said = self.until("said")
+        self.last = said["id"]
+        text: str = said["data"]
+        return text
+
+    def say(self, text: str) -> None:
+        """Say something, which is acknowledged; so it is stored."""
+        self._link.send(json.dumps({"event": "say", "room": "lobby", "data": text, "id": text}))
+        assert self.hear() == text
+        assert self.until("ack")["id"] == text
+
+    def lose_link(self) -> None:
+        with pytest.raises(ConnectionClosed):
+            self.until("nothing")
+
+
+def test_two_processes_are_one_cluster_and_the_death_of_one_loses_nothing(cluster: Cluster) -> None:
+    dying, first = cluster.start()
+    _, second = cluster.start()
+    ann, ben = cluster.connect(first), cluster.connect(second)
+    ann.say("from the first")
+    assert ben.hear() == "from the first"
+    ben.say("from the second")
+    assert ann.hear() == "from the second"
+    ann.say("acknowledged")
+    dying.popen.kill()
+    ann.lose_link()
+    assert ben.hear() == "acknowledged"
+    ben.say("while it was dead")
+    # Whether it comes back to the other node, or to the one that died.
+    _, restarted = cluster.start()
+    back = [cluster.connect(node, ann.last) for node in (second, restarted)]
+    for user in back:
+        assert user.room["recovered"] is True
+        assert user.hear() == "while it was dead"
+    ben.say("all are here")
+    assert [user.hear() for user in back] == ["all are here"] * 2
