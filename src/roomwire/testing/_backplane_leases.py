@@ -65,16 +65,16 @@ class Presence(Base):
 
     async def test_a_leave_with_grace_ends_after_it(self, node: Node, advance: Advance) -> None:
         await node.backplane.enter("r", ANN)
-        await node.backplane.leave("r", ANN, 2.0)
+        await node.backplane.leave("r", ANN, 2.0 * self.pace)
         assert await node.backplane.members("r") == [ANN]
-        await advance(3.0)
+        await advance(3.0 * self.pace)
         assert await node.backplane.members("r") == []
 
     async def test_who_is_back_within_the_grace_stays(self, node: Node, other: Node, advance: Advance) -> None:
         await node.backplane.enter("r", ANN)
-        await node.backplane.leave("r", ANN, 1.0)
+        await node.backplane.leave("r", ANN, 1.0 * self.pace)
         await other.backplane.enter("r", ANN_AGAIN)
-        await advance(1.5)
+        await advance(1.5 * self.pace)
         assert await node.backplane.members("r") == [ANN_AGAIN]
         await node.backplane.leave("r", ANN, 0)
         assert await node.backplane.members("r") == [ANN_AGAIN]
@@ -91,8 +91,8 @@ class Presence(Base):
         await node.backplane.subscribe("r")
         await other.backplane.enter("r", ANN)
         await node.sink.until(lambda: "r" in node.sink.changes)
-        await other.backplane.leave("r", ANN, 1.0)
-        await advance(1.5)
+        await other.backplane.leave("r", ANN, 1.0 * self.pace)
+        await advance(1.5 * self.pace)
         node.sink.changes.clear()
         await other.backplane.leave("r", ANN, 0)
         await node.sink.until(lambda: "r" in node.sink.changes)
@@ -277,15 +277,15 @@ class Replies(Base):
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("new", "second")
 
     async def test_the_lease_of_a_dead_node_ends(self, node: Node, other: Node, advance: Advance) -> None:
-        await node.backplane.reserve("k", "first", 1.0)
-        await advance(1.5)
+        await node.backplane.reserve("k", "first", 1.0 * self.pace)
+        await advance(1.5 * self.pace)
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("new", "second")
 
     async def test_the_lease_of_a_slow_handler_is_renewed(self, node: Node, other: Node, advance: Advance) -> None:
-        await node.backplane.reserve("k", "first", 2.0)
+        await node.backplane.reserve("k", "first", 2.0 * self.pace)
         for _ in range(3):
-            await advance(1.0)
-            await node.backplane.renew("k", 2.0)
+            await advance(1.0 * self.pace)
+            await node.backplane.renew("k", 2.0 * self.pace)
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("pending", "first")
 
     async def test_a_renewal_makes_nothing(self, node: Node) -> None:
@@ -294,9 +294,9 @@ class Replies(Base):
 
     async def test_a_reply_ends_with_its_time(self, node: Node, advance: Advance) -> None:
         await node.backplane.reserve("k", "p", 30.0)
-        await node.backplane.remember("k", "p", b"reply", 1.0)
+        await node.backplane.remember("k", "p", b"reply", 1.0 * self.pace)
         await node.backplane.renew("k", 30.0)
-        await advance(1.5)
+        await advance(1.5 * self.pace)
         assert (await node.backplane.reserve("k", "p", 30.0)).state == "new"
 
     async def test_hostile_keys(self, node: Node) -> None:

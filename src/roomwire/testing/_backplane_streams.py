@@ -150,11 +150,12 @@ class Streams(Base):
     async def test_a_key_is_forgotten_after_the_window(self, node: Node, advance: Advance) -> None:
         if self.idempotency_window is None:
             pytest.skip("the window is too long to wait for")
-        first = await node.backplane.publish("r", b"", key="k", policy=POLICY)
-        await advance(self.idempotency_window * 0.9)
-        assert await node.backplane.publish("r", b"", key="k", policy=POLICY) == first
-        await advance(self.idempotency_window * 0.2)
-        assert (await node.backplane.publish("r", b"", key="k", policy=POLICY)).offset > first.offset
+        window = self.idempotency_window
+        first = await node.backplane.publish("r", b"", key="k", policy=POLICY, window=window)
+        await advance(window * 0.6)
+        assert await node.backplane.publish("r", b"", key="k", policy=POLICY, window=window) == first
+        await advance(window * 0.6)
+        assert (await node.backplane.publish("r", b"", key="k", policy=POLICY, window=window)).offset > first.offset
 
     async def test_ephemeral_events_have_no_number(self, node: Node, other: Node) -> None:
         for one in (node, other):
@@ -326,7 +327,7 @@ class Histories(Base):
 
     async def test_the_size_is_kept_to(self, node: Node) -> None:
         require(node.backplane.capabilities.history, "history")
-        policy = HistoryPolicy(size=5, ttl=600.0)
+        policy = node.policies["r"] = HistoryPolicy(size=5, ttl=600.0)
         start = await node.backplane.subscribe("r")
         positions = [await node.backplane.publish("r", b"%d" % i, key=None, policy=policy) for i in range(12)]
         assert (await node.backplane.history("r", start, 100)).reason == "too_old"
@@ -337,12 +338,12 @@ class Histories(Base):
 
     async def test_the_age_is_kept_to_in_a_busy_room(self, node: Node, advance: Advance) -> None:
         require(node.backplane.capabilities.history, "history")
-        policy = HistoryPolicy(size=100, ttl=2.0)
+        policy = node.policies["r"] = HistoryPolicy(size=100, ttl=2.0 * self.pace)
         old = await node.backplane.publish("r", b"1", key=None, policy=policy)
         await node.publish("r", b"2", policy=policy)
-        await advance(1.2)
+        await advance(1.7 * self.pace)
         newer = await node.backplane.publish("r", b"3", key=None, policy=policy)
-        await advance(1.2)
+        await advance(0.7 * self.pace)
         await node.publish("r", b"4", policy=policy)
         page = await node.backplane.history("r", old, 100)
         assert (list(page.entries), page.reason) == ([], "too_old")
@@ -351,10 +352,10 @@ class Histories(Base):
 
     async def test_a_silent_room_is_proven_after_all_has_expired(self, node: Node, advance: Advance) -> None:
         require(node.backplane.capabilities.history, "history")
-        policy = HistoryPolicy(size=100, ttl=1.0)
+        policy = node.policies["r"] = HistoryPolicy(size=100, ttl=1.0 * self.pace)
         first = await node.backplane.publish("r", b"1", key=None, policy=policy)
         last = await node.backplane.publish("r", b"2", key=None, policy=policy)
-        await advance(2.5)
+        await advance(2.5 * self.pace)
         page = await node.backplane.history("r", last, 100)
         assert (list(page.entries), page.reason) == ([], None)
         assert (await node.backplane.history("r", first, 100)).reason == "too_old"
@@ -363,7 +364,7 @@ class Histories(Base):
         assert ([entry.body for entry in page.entries], page.reason) == ([b"3"], None)
 
     async def test_a_room_that_keeps_nothing_is_still_numbered(self, node: Node) -> None:
-        policy = HistoryPolicy(size=0, ttl=600.0)
+        policy = node.policies["r"] = HistoryPolicy(size=0, ttl=600.0)
         start = await node.backplane.subscribe("r")
         first = await node.backplane.publish("r", b"1", key=None, policy=policy)
         last = await node.backplane.publish("r", b"2", key=None, policy=policy)

@@ -17,6 +17,7 @@ Further fixtures are optional:
 - ``advance``, a coroutine function that lets seconds pass for the store (default: it waits for them);
 - ``faults``, an object as `Faults` describes it, for the half of the suite that breaks links.
 
+The suite's parts are classes too, for a store of which several versions are tried.
 What a backplane cannot do is said by its ``capabilities``; tests of it are skipped, with the reason.
 The suite needs pytest and anyio, and nothing else.
 """
@@ -31,6 +32,7 @@ for _module in ("base", "streams", "leases", "faults"):
 
 from roomwire.testing._backplane_base import (  # noqa: E402  see above
     Advance,
+    Base,
     Delivery,
     Faults,
     MakeBackplane,
@@ -40,7 +42,22 @@ from roomwire.testing._backplane_faults import BrokenLinks  # noqa: E402
 from roomwire.testing._backplane_leases import Control, Presence, Replies, Slots  # noqa: E402
 from roomwire.testing._backplane_streams import Histories, Streams  # noqa: E402
 
-__all__ = ["Advance", "BackplaneConformance", "Delivery", "Faults", "MakeBackplane", "Recorder"]
+__all__ = [
+    "Advance",
+    "BackplaneConformance",
+    "Base",
+    "BrokenLinks",
+    "Control",
+    "Delivery",
+    "Faults",
+    "Histories",
+    "MakeBackplane",
+    "Presence",
+    "Recorder",
+    "Replies",
+    "Slots",
+    "Streams",
+]
 
 
 class BackplaneConformance(Streams, Histories, Presence, Slots, Replies, Control, BrokenLinks):

@@ -130,6 +130,7 @@ class Feed:
             return
         if not self._up:
             self._up = True
+            self._store.reached()
             if self._started:
                 self.was_down(asyncio.get_running_loop().time() - self._down_since)
             self._sink.available(True)

@@ -117,6 +117,12 @@ class Store:
         if self._mapping is not None:
             await asyncio.wait([self._mapping])
 
+    def reached(self) -> None:
+        """It can be reached again."""
+        for server in self._servers.values():
+            for wire in server.wires:
+                wire.hurry()
+
     # --- where things are
 
     def home(self, key: bytes) -> Address | None:

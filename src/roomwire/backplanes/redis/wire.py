@@ -120,6 +120,10 @@ class Wire:
             if self._link is None:
                 raise Unavailable(str(self._failure), stored=False)
 
+    def hurry(self) -> None:
+        """The server can be reached again: the next command need not wait to connect."""
+        self._not_before = 0.0
+
     async def _open(self) -> None:
         try:
             link = await self._dial()
