@@ -51,6 +51,10 @@ def build_node(
         drain_timeout=server.drain_timeout,
         reconnect_spread=server.reconnect_spread,
     )
+    if settings.api.keys:
+        from roomwire.node.api import PublishApi
+
+        node.api = PublishApi(node, settings.api)
     if settings.metrics.enabled:
         from roomwire.metrics import attach
 

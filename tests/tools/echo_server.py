@@ -26,7 +26,7 @@ from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
 from roomwire.transports.anyio import AnyioTransport
-from roomwire.transports.contract import Admission, HttpResponse, Link, ListenOptions, Message, Receiver
+from roomwire.transports.contract import Admission, HttpResponse, Link, ListenOptions, Message, Receiver, Upload
 
 __all__ = ["EchoHost", "EchoReceiver"]
 
@@ -133,6 +133,9 @@ class EchoHost:
         return True
 
     def respond(self, head: RequestHead) -> HttpResponse | None:
+        return None
+
+    def wants_body(self, head: RequestHead) -> Upload | None:
         return None
 
     def at_the_door(self) -> Refusal | None:

@@ -15,6 +15,7 @@ from roomwire.config._showing import ShownSetting
 from roomwire.config._sources import Origin
 from roomwire.config.problems import Problem, config_error, explain, format_key, nearest
 from roomwire.config.settings import (
+    ApiSettings,
     AuthSettings,
     BackplaneSettings,
     LoggingSettings,
@@ -24,6 +25,7 @@ from roomwire.config.settings import (
 )
 
 __all__ = [
+    "ApiSettings",
     "AuthSettings",
     "BackplaneSettings",
     "Loaded",

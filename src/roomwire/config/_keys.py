@@ -60,6 +60,8 @@ def is_free(path: Path) -> bool:
 
 def is_secret_name(path: Path) -> bool:
     """Whether a key sounds like a secret. Only options of adapters and passwords are asked: limits have no secrets."""
+    if path[:2] == ("api", "keys"):
+        return True
     name = path[-1]
     if path == ("metrics", "token"):
         return True

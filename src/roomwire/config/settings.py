@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
 
 __all__ = [
+    "ApiSettings",
     "AuthSettings",
     "BackplaneSettings",
     "LoggingSettings",
@@ -53,12 +55,19 @@ def _trusted_peer(peer: str) -> str:
     return peer
 
 
+def _header_value(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+        raise ValueError("expected printable ASCII without blanks, since a header holds it")
+    return key
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
+ApiKey = Annotated[SecretStr, AfterValidator(_header_value)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -154,6 +163,17 @@ class MetricsSettings(_Section):
         return self.model_copy(update={"port": self.port + number - 1}) if self.port else self
 
 
+class ApiSettings(_Section):
+    """The ``[api]`` section: ``POST /api/publish``, for services that are no nodes."""
+
+    keys: list[ApiKey] = []
+    """Who sends one of them may publish to every room; with none the API is off. Several, while one is replaced."""
+    max_body: Annotated[int, Field(gt=0)] = 262_144
+    """Bytes of a request's body."""
+    max_batch: Annotated[int, Field(gt=0)] = 100
+    """Events of one request."""
+
+
 class Settings(_Section):
     """Everything that can be configured. `roomwire.config.load` reads it from its sources."""
 
@@ -167,11 +187,12 @@ class Settings(_Section):
     """Policies of rooms by pattern; what no pattern matches has the defaults."""
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    api: ApiSettings = ApiSettings()
 
     @model_validator(mode="after")
     def _check_across(self) -> Settings:
         problems = [*_server_conflicts(self.server), *_worker_conflicts(self), *_limit_conflicts(self.limits)]
-        problems += [*_pattern_conflicts(self.rooms), *_metrics_conflicts(self)]
+        problems += [*_pattern_conflicts(self.rooms), *_metrics_conflicts(self), *_api_conflicts(self)]
         if problems:
             text = "; ".join(f"{format_key(path)}: {message}" for path, message in problems)
             raise PydanticCustomError("conflict", "{text}", {"text": text, "problems": problems})
@@ -235,6 +256,11 @@ def _limit_conflicts(limits: Limits) -> Iterator[Conflict]:
     ):
         if (value := getattr(limits, key)) < least:
             yield ("limits", key), f"expected at least {than} ({least}), found {value}"
+
+
+def _api_conflicts(settings: Settings) -> Iterator[Conflict]:
+    if settings.api.keys and settings.server.path == "/api/publish":
+        yield ("server", "path"), "the publish API has this path ([api] keys): choose another one"
 
 
 def _metrics_conflicts(settings: Settings) -> Iterator[Conflict]:

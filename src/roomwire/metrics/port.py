@@ -20,7 +20,7 @@ from roomwire.core.limits import Limits
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import Node
-from roomwire.transports.contract import Admission, HttpResponse, ListenOptions, Runtime, Transport
+from roomwire.transports.contract import Admission, HttpResponse, ListenOptions, Runtime, Transport, Upload
 
 __all__ = ["OwnPort"]
 
@@ -131,6 +131,10 @@ class OwnPort:
         if head.path == "/metrics":
             return self._answer(head)
         return self._node.respond(head) if head.path in _HEALTH else None
+
+    def wants_body(self, head: RequestHead) -> Upload | None:
+        """See `roomwire.transports.contract.Host`: nothing is taken."""
+        return None
 
     def at_the_door(self) -> Refusal | None:
         """See `roomwire.transports.contract.Host`."""

@@ -76,6 +76,8 @@ class Drain:
             if node.connections:
                 await self._empty.wait()
             await node.workers.finished()
+            if node.api is not None:
+                await node.api.finished()
             await node.farewells.finished()
         await node.transport.aclose()
 

@@ -45,10 +45,11 @@ from roomwire.node.states import States
 from roomwire.node.upkeep import Upkeep
 from roomwire.node.workers import Workers
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
-from roomwire.transports.contract import Admission, HttpResponse, Transport
+from roomwire.transports.contract import Admission, HttpResponse, Transport, Upload
 
 if TYPE_CHECKING:
     from roomwire.app import App
+    from roomwire.node.api import PublishApi
     from roomwire.node.meter import Meter
     from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing
@@ -84,6 +85,7 @@ class Node:
         counts: what it has done.
         meter: what it times, where metrics are on; set before `serve`.
         metrics: what answers ``/metrics``; None: 404.
+        api: what answers ``/api/publish``; None: 404.
         beside: what is entered before it serves, and left when it has drained.
     """
 
@@ -125,6 +127,7 @@ class Node:
         self.counts = Counts()
         self.meter: Meter | None = None
         self.metrics: Callable[[RequestHead], HttpResponse] | None = None
+        self.api: PublishApi | None = None
         self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
@@ -243,6 +246,10 @@ class Node:
             return self.metrics(head)
         page = self._pages.get(head.path)
         return None if page is None else page()
+
+    def wants_body(self, head: RequestHead) -> Upload | None:
+        """See `roomwire.transports.contract.Host`."""
+        return None if self.api is None else self.api.wants_body(head)
 
     def at_the_door(self) -> Refusal | None:
         """See `roomwire.transports.contract.Host`."""

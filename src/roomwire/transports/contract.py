@@ -30,6 +30,7 @@ __all__ = [
     "Receiver",
     "Runtime",
     "Transport",
+    "Upload",
 ]
 
 Message = str | bytes
@@ -215,6 +216,20 @@ class HttpResponse:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A plain request whose body is wanted.
+
+    Attributes:
+        max_size: bytes of the body at the most.
+        answer: gets the body, and gives the response. It may raise `HandshakeRefused` with another one, and is
+            cancelled ``limits.handshake_timeout`` seconds after the connection was accepted, as `Host.admit` is.
+    """
+
+    max_size: int
+    answer: Callable[[bytes], Awaitable[HttpResponse]]
+
+
 class Host(Protocol):
     """What the node offers to its transport."""
 
@@ -244,6 +259,14 @@ class Host(Protocol):
 
     def respond(self, head: RequestHead) -> HttpResponse | None:
         """The answer to a plain request (health, the browser client); None for 404."""
+        ...
+
+    def wants_body(self, head: RequestHead) -> Upload | None:
+        """What to do with the body of a plain request, asked before any of it is read; None: `respond` answers.
+
+        Raises:
+            HandshakeRefused: with the response to send, whatever the body is.
+        """
         ...
 
     def at_the_door(self) -> Refusal | None:

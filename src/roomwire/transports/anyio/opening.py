@@ -17,6 +17,7 @@ from roomwire.core.handshake import MAX_TRAILING, accept_response, check_upgrade
 from roomwire.core.http import RequestParser, http_response
 from roomwire.core.request import RequestHead
 from roomwire.transports.anyio.peers import group_of
+from roomwire.transports.anyio.uploading import Uploading
 
 if TYPE_CHECKING:
     from roomwire.transports.anyio.carrier import Carrier
@@ -44,7 +45,7 @@ class Opening:
         host: the peer's address without the port, empty for a Unix socket.
     """
 
-    __slots__ = ("_cancel", "_carrier", "_host", "_parser", "_transport")
+    __slots__ = ("_cancel", "_carrier", "_host", "_parser", "_transport", "_uploading")
 
     def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
         self._transport = transport
@@ -52,9 +53,13 @@ class Opening:
         self._host = host
         self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
         self._cancel: Callable[[], object] | None = None
+        self._uploading: Uploading | None = None
 
     def receive(self, data: bytes) -> None:
-        """Bytes of the head came."""
+        """Bytes of the head came, or of the body behind it."""
+        if self._uploading is not None:
+            self._uploading.receive(data)
+            return
         head = None
         try:
             head = self._parser.receive(data)
@@ -79,7 +84,12 @@ class Opening:
     def _decide(self, head: RequestHead, trailing: bytes) -> None:
         host = self._transport.host
         if not host.path_is_socket(head.path):
-            self._answer(head)
+            upload = host.wants_body(head)
+            if upload is None:
+                self._answer(head)
+                return
+            self._uploading = Uploading(self._transport, self._carrier, head, upload)
+            self._uploading.receive(trailing)
             return
         upgrade = check_upgrade(head)
         subprotocol = choose_subprotocol(upgrade.subprotocols, host.subprotocols)
@@ -94,6 +104,8 @@ class Opening:
 
     def give_up(self) -> None:
         """The decision takes too long: whoever makes it is to stop."""
+        if self._uploading is not None:
+            self._uploading.give_up()
         if self._cancel is not None:
             self._cancel()
 
