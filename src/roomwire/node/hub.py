@@ -166,6 +166,8 @@ class Hub:
             self.up = up
             self._node.counts.outages += not up
             logger.log(logging.INFO if up else logging.ERROR, "backplane is %s", "up" if up else "down")
+            if up:
+                self._node.upkeep.refresh_soon()
 
     def told(self, body: bytes) -> None:
         """See `roomwire.backplanes.contract.Sink`."""

@@ -61,6 +61,12 @@ class Upkeep:
                 self._node.meter.lag.observe(self.lag)
             self.tick(now)
 
+    def refresh_soon(self) -> None:
+        """The store is back: leases that could not be refreshed meanwhile may have lapsed."""
+        for index, (_, job) in enumerate(self._jobs):
+            if job == self._refresh and self._due:
+                self._due[index] = 0.0
+
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._node.wheel.advance(now)
