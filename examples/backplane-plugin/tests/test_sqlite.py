@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -29,18 +30,24 @@ pytestmark = pytest.mark.anyio
 POLICY = HistoryPolicy(size=100, ttl=600.0)
 ANN = Member("ann", "client-1", "connection-1")
 
-# A node's process, as far as the file is concerned: it dies between the first write of a transaction and its end.
-HALF_A_PUBLISH = """
+# A node's process, as far as the file is concerned: it stands still between a write and the end of the transaction,
+# or, "after" it, with the file open.
+NEIGHBOUR = """
 import sys, time
 from pathlib import Path
 from roomwire.backplanes.contract import HistoryPolicy
 from roomwire_sqlite.store import Store
 
+def stand_still():
+    print("standing still", flush=True)
+    sys.stdin.read()
+
 store = Store(Path(sys.argv[1]), 5.0, time.monotonic)
 with store.transaction(writing=True):
-    store.publish("r", b"half", "k", HistoryPolicy(), 300.0)
-    print("in the middle", flush=True)
-    sys.stdin.read()
+    store.publish("r", b"neighbour", "k", HistoryPolicy(), 300.0)
+    if sys.argv[2] == "within":
+        stand_still()
+stand_still()
 """
 
 
@@ -84,12 +91,12 @@ def running(path: Path, clock: VirtualClock) -> MakeNode:
 
 
 @contextmanager
-def half_a_publish(path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", HALF_A_PUBLISH, str(path)]
+def neighbour(path: Path, where: Literal["within", "after"]) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", NEIGHBOUR, str(path), where]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == "in the middle\n"
+            assert process.stdout.readline() == "standing still\n"
             yield process
         finally:
             process.kill()
@@ -112,19 +119,15 @@ class TestTheFile:
             assert ([entry.body for entry in page.entries], page.reason) == ([b"1", b"2"], None)
             assert page.top == (since.epoch, since.offset + 2)
 
-    @pytest.mark.parametrize("left", ["nothing", "the side files"])
-    async def test_after_it_was_deleted_all_nodes_meet_in_a_new_one(
-        self, running: MakeNode, path: Path, left: str
-    ) -> None:
+    async def test_after_it_was_deleted_all_nodes_meet_in_a_new_one(self, running: MakeNode, path: Path) -> None:
         async with running("a") as one, running("b") as two:
             since = await one.backplane.subscribe("r")
             await two.backplane.subscribe("r")
             await one.publish(b"lost")
             await two.sink.until(lambda: two.sink.deliveries)
-            path.unlink()
-            if left == "nothing":
-                for suffix in ("-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink()
+            for file in path.parent.glob("db*"):
+                if file.is_file():
+                    file.unlink()
             assert (await two.backplane.history("r", since, 10)).reason == "epoch"
             await one.publish(b"new")
             for node in (one, two):
@@ -132,6 +135,17 @@ class TestTheFile:
                 assert node.sink.deliveries[-1].epoch != since.epoch
                 assert node.sink.interruptions == [None]
             assert one.sink.deliveries[-1] == two.sink.deliveries[-1]
+
+    async def test_what_another_process_still_holds_of_it_does_no_harm(self, running: MakeNode, path: Path) -> None:
+        async with running() as node:
+            with neighbour(path, "after"):
+                path.unlink()  # and not what is beside it, which the neighbour has open
+                for i in range(50):
+                    await node.publish(b"%d" % i)
+                with closing(sqlite3.connect(path)) as db:
+                    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                    assert db.execute("SELECT count(*) FROM log").fetchone() == (50,)
+            assert node.sink.availability == [True]
 
     async def test_a_copy_in_its_place_proves_nothing(self, running: MakeNode, path: Path) -> None:
         async with running() as node:
@@ -147,7 +161,7 @@ class TestTheFile:
         async with running() as node:
             since = await node.backplane.subscribe("r")
             await node.publish(b"before")
-            with half_a_publish(path) as process:
+            with neighbour(path, "within") as process:
                 process.kill()
                 process.wait()
             await node.backplane.publish("r", b"whole", key="k", policy=POLICY)
@@ -179,7 +193,9 @@ class TestTheFile:
         with closing(sqlite3.connect(path)) as db:
             db.execute("CREATE TABLE streams (theirs)")
         before = path.read_bytes()
-        with pytest.raises(LocalError, match=r"backplane\.options\.path: .*db is a database of another application"):
+        with pytest.raises(
+            LocalError, match=r"backplane\.options\.path: .*db: it is a database of another application"
+        ):
             async with running():
                 pass
         assert path.read_bytes() == before
@@ -222,7 +238,7 @@ class TestTheLock:
     async def test_who_waits_too_long_is_told_that_nothing_was_stored(self, running: MakeNode, path: Path) -> None:
         async with running(busy_timeout=0.05, poll=0.01) as node:
             since = await node.backplane.subscribe("r")
-            with half_a_publish(path):
+            with neighbour(path, "within"):
                 with pytest.raises(Unavailable) as caught:
                     await node.publish(b"refused")
                 assert caught.value.stored is False

@@ -63,7 +63,7 @@ class SqliteBackplane:
     """
 
     Options = SqliteOptions
-    capabilities = Capabilities()
+    capabilities = Capabilities(multi_node=True, survives_restart=True)
 
     def __init__(self, options: SqliteOptions | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options or SqliteOptions()
@@ -72,6 +72,7 @@ class SqliteBackplane:
         self._node = ""
         self._sink: Sink
         self._worker: Worker | None = None
+        self._closed = False
         self._subscribed: set[str] = set()
 
     async def start(self, sink: Sink, node: str) -> None:
@@ -98,7 +99,8 @@ class SqliteBackplane:
 
     async def aclose(self) -> None:
         """See the contract."""
-        if self._worker is not None and not self._worker.closed:
+        if self._worker is not None and not self._closed:
+            self._closed = True
             self._subscribed.clear()
             await self._worker.aclose()
 

@@ -127,7 +127,7 @@ class Store:
         (version,) = self.one("PRAGMA application_id")
         (tables,) = self.one("SELECT count(*) FROM sqlite_master")
         if version != _APPLICATION_ID and tables:
-            raise LocalError(f"{self.path} is a database of another application, or of another version of this one")
+            raise LocalError("it is a database of another application, or of another version of this one")
         self.run("PRAGMA journal_mode = WAL")
         self.run("PRAGMA synchronous = NORMAL")
         with self.transaction(writing=True):

@@ -100,11 +100,6 @@ class Worker:
 
     # --- on the event loop
 
-    @property
-    def closed(self) -> bool:
-        """Whether it is, or is about to be."""
-        return self._closing
-
     async def do(self, work: Callable[[Store], T], *, writing: bool) -> T:
         """Have `work` done within a transaction.
 
@@ -163,10 +158,13 @@ class Worker:
 
     def _run(self) -> None:
         with suppress(anyio.RunFinishedError):  # the loop is gone, and nobody waits any more
-            while not self._closing:
-                self._round()
-            self._let_go()
-            self._call(self._ended.set)
+            try:
+                while not self._closing:
+                    self._round()
+            finally:
+                self._closing = True  # by a fault of ours, which Python prints: nobody is to wait for this thread
+                self._let_go()
+                self._call(self._ended.set)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         """Call it on the event loop, and wait: what a node cannot keep up with stays in the file."""
