@@ -19,6 +19,7 @@ import json
 import re
 from base64 import b64decode
 from dataclasses import dataclass
+from math import isinf
 from typing import Any, NoReturn
 
 from roomwire.core.envelope import MAX_DEPTH, MAX_DIGITS
@@ -179,6 +180,13 @@ def _number(text: str) -> str:
     return text
 
 
+def _fraction(text: str) -> float:
+    value = float(_number(text))
+    if isinf(value):
+        raise _Refused("a number beyond what a double holds")
+    return value
+
+
 def _constant(name: str) -> NoReturn:
     raise _Refused(f"{name} is not JSON")
 
@@ -186,6 +194,6 @@ def _constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_once,
     parse_int=lambda text: int(_number(text)),
-    parse_float=lambda text: float(_number(text)),
+    parse_float=_fraction,
     parse_constant=_constant,
 )
