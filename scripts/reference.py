@@ -1,6 +1,6 @@
-"""Writes the reference pages that are made from the code: the settings, and the command line.
+"""Writes the reference pages that are made from the code: the settings, the command line, and the metrics.
 
-Run it after a change of either (`python scripts/reference.py`); tests/test_reference.py holds the pages to it.
+Run it after a change of one of them (`python scripts/reference.py`); tests/test_reference.py holds the pages to it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from roomwire import plugins
 from roomwire.cli import main as program
 from roomwire.config import Settings
 from roomwire.core.limits import Limits
+from roomwire.metrics import FAMILIES
 
 __all__ = ["PAGES", "configuration", "main"]
 
@@ -77,6 +78,7 @@ SECTIONS: Mapping[str, str] = {
         " specific one, and a room that none matches has the defaults. See [Rooms and policies](../how-to/rooms.md)."
     ),
     "logging": "Of `roomwire run` and `roomwire dev`. See [Logging](../how-to/logging.md).",
+    "metrics": "For Prometheus. See [Monitor](../how-to/monitor.md).",
 }
 
 COMMANDS = """\
@@ -90,6 +92,16 @@ This page is made from the commands themselves; `roomwire COMMAND --help` prints
 | 1 | failed, or the answer is no |
 | 2 | wrong input or configuration |
 | 3 | the configuration is right, and yet the server could not start |
+"""
+
+METRICS = """\
+# Metrics
+
+This page is made from the table that `/metrics` is made from. [Monitor](../how-to/monitor.md) says how to turn it on,
+what to alert on and what to draw.
+
+All are of one node. Labels are bounded: none has the name of a room, a user or a client, or a text that a peer sent.
+Sizes are bytes and times are seconds. Beside these there are `process_*` and `python_*`, by prometheus-client itself.
 """
 
 # --- the settings
@@ -235,7 +247,27 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         yield f"```text\n{inspect.cleandoc(command.epilog.replace(chr(8), ''))}\n```"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "cli.md": command_line}
+# --- the metrics
+
+
+def metrics() -> str:
+    """The page of the metrics."""
+    parts = [METRICS]
+    for group in dict.fromkeys(family.group for family in FAMILIES):
+        rows = ["| metric | type | |", "|---|---|---|"]
+        for family in FAMILIES:
+            if family.group == group:
+                labels = "".join(f" `{label}`: {text}." for label, text in family.labels.items())
+                rows.append(f"| `{family.name}` | {family.kind} | {family.text}.{labels} |")
+        parts += [f"## {group}", "\n".join(rows)]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "cli.md": command_line,
+    "metrics.md": metrics,
+}
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ JWKS = '[auth.options]\nalgorithms = ["RS256"]\nissuer = "https://id.example.com
 URL = 'jwks_url = "https://id.example.com/keys"\n'
 SHARED = '[auth.options]\nalgorithms = ["HS256"]\nsecret = "env:CHAT_SECRET"\n'
 PROXY = "[server]\nproxy_headers = true\n"
+MEASURED = "[metrics]\nenabled = true\n"
 PRESENCE = '[rooms."chat:*"]\npresence = true\n'
 BUS = '[backplane]\ntype = "chatbus:Bus"\n[backplane.options]\n'
 
@@ -191,6 +192,32 @@ NETWORK = [
     ),
     Case("logging.level", '[logging]\nlevel = "debug"\n', "a record for nearly everything", ""),
     Case("logging.level", '[logging]\nlevel = "critical"\n', "faults of handlers are logged as errors", ""),
+    Case("metrics.enabled", "[metrics]\nport = 9400\n", "off, so that nobody gets", f"{MEASURED}port = 9400\n"),
+    Case(
+        "metrics.token",
+        f'{MEASURED}[server]\nhost = "0.0.0.0"\n',
+        "every client can read /metrics",
+        f'{MEASURED}port = 9400\n[server]\nhost = "0.0.0.0"\n',
+    ),
+    Case("metrics.token", f"{MEASURED}{PROXY}", "every client can read /metrics", MEASURED),
+    Case(
+        "metrics.token",
+        f'{MEASURED}port = 9400\nhost = "10.0.0.7"\n',
+        "whoever reaches 10.0.0.7 port 9400 can read",
+        f'{MEASURED}port = 9400\nhost = "10.0.0.7"\ntoken = "env:CHAT_SECRET"\n',
+    ),
+    Case(
+        "metrics.token",
+        f'{MEASURED}token = "0123456789"\n',
+        "of less than 16 characters",
+        f'{MEASURED}token = "env:CHAT_SECRET"\n',
+    ),
+    Case(
+        "metrics.token",
+        f'{MEASURED}token = "a token that is long enough"\n',
+        "the secret stands in roomwire.toml",
+        f'{MEASURED}token = "env:CHAT_SECRET"\n',
+    ),
 ]
 
 LIMITS = [

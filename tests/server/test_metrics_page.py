@@ -333,3 +333,23 @@ def test_a_publication_that_is_not_heard_of_again_makes_way() -> None:
 def test_the_lag_of_the_loop_is_on_healthz_too(server: LiveServer) -> None:
     response: Response = ask(server.port, path="/healthz")
     assert response.json["loop_lag"] == Scrape(server)("loop_lag_seconds") == 0
+
+
+# --- the pages
+
+
+def test_queries_and_alerts_of_the_page_ask_for_what_there_is(server: LiveServer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "monitor.md").read_text()
+    server.connect("ann").request("add", [1, 2])
+    there: dict[str, list[dict[str, str]]] = {}
+    for name, labels in Scrape(server).series:
+        there.setdefault(name, []).append(dict(labels))
+    queries = re.findall(r"\b(roomwire_\w+)(?:\{([^}]*)\})?", page)
+    assert len(queries) > 20
+    for name, selector in queries:
+        wanted = re.findall(r'(\w+)(=|!=)"(\w*)"', selector)
+        assert bool(wanted) == bool(selector)
+        for label, _, value in wanted:
+            assert value in [labels[label] for labels in there[name]], (name, selector)
+    for labels, name in re.findall(r"sum by \(([^)]*)\) \((?:rate|increase)\((roomwire_\w+)", page):
+        assert set(labels.split(", ")) - {"instance"} <= set(there[name][0]), (labels, name)

@@ -76,8 +76,8 @@ FAMILIES: tuple[Family, ...] = (
         "Requests that were refused. A user with too many connections is the 429",
         {
             "status": "the HTTP status",
-            "error": "`bad_request`, `unauthorized`, `forbidden`, `not_found`, `upgrade_required`,"
-            " `too_many_connections`, `unavailable`; `other` for what a plugin made up",
+            "error": "the code in the answer's body: `bad_request`, `unauthorized`, `too_many_connections`, ...;"
+            " `other` for what a plugin made up",
         },
     ),
     Family(

@@ -43,7 +43,20 @@ ERRORS = frozenset(
 REASONS = frozenset({"too_old", "epoch", "fork", "too_far", "no_history", "unavailable", "requested"})
 """Why a client is given a state in place of a replay (the same, section 5)."""
 REFUSALS = frozenset(
-    {"bad_request", "unauthorized", "forbidden", "not_found", "too_many_connections", "unavailable", "upgrade_required"}
+    {
+        "bad_request",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "too_many_connections",
+        "unavailable",
+        "upgrade_required",
+        # of the publish API
+        "invalid",
+        "method_not_allowed",
+        "too_large",
+        "unsupported_media_type",
+    }
 )
 """What a refused request is told (the same, section 1)."""
 CLOSE_CODES = frozenset({*map(int, CloseCode), 1005})

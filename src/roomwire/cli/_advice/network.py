@@ -1,4 +1,4 @@
-"""Where the node listens, who stands before it and how it stops; the backplane; logging."""
+"""Where the node listens, who stands before it and how it stops; the backplane; logging and metrics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  what is warned of
 _WITHOUT_TLS = frozenset({"redis", "valkey", "nats", "ws", "http"})
 # What kills a process that drains for too long: Kubernetes after 30 s, systemd after 90 s, by default.
 _GRACE = 30.0
+_SHORT = 16
+"""Characters of a token that can be guessed."""
 
 
 def advice(loaded: Loaded) -> Iterator[Advice]:
@@ -29,6 +31,7 @@ def advice(loaded: Loaded) -> Iterator[Advice]:
     yield from _of_end(server)
     yield from _of_backplane(loaded.settings)
     yield from _of_logging(loaded.settings)
+    yield from _of_metrics(loaded.settings)
 
 
 def _is_public(server: ServerSettings) -> bool:
@@ -174,3 +177,22 @@ def _of_logging(settings: Settings) -> Iterator[Advice]:
     if settings.logging.level == "critical":
         text = "faults of handlers are logged as errors, and nobody sees them"
         yield Advice(path, text, '[logging] level = "info"')
+
+
+def _of_metrics(settings: Settings) -> Iterator[Advice]:
+    metrics, server = settings.metrics, settings.server
+    path, token = ("metrics", "token"), 'token = "env:METRICS_TOKEN"'
+    if not metrics.enabled:
+        if metrics.port is not None or metrics.token is not None:
+            yield Advice(("metrics", "enabled"), "off, so that nobody gets metrics", "[metrics] enabled = true")
+    elif metrics.token is not None:
+        if len(metrics.token.get_secret_value()) < _SHORT:
+            yield Advice(path, f"of less than {_SHORT} characters, so that it can be guessed", f"[metrics] {token}")
+    elif metrics.port is None:
+        # A proxy that passes everything on makes public what listens on this machine alone.
+        if server.proxy_headers or server.uds is not None or server.fd is not None or not is_loopback(server.host):
+            text = "every client can read /metrics: how many connect, what they do and what fails"
+            yield Advice(path, text, f"[metrics] port = 9400, for a port of its own; or {token}")
+    elif not is_loopback(metrics.host):
+        text = f"whoever reaches {metrics.host} port {metrics.port} can read /metrics"
+        yield Advice(path, text, f'[metrics] {token}, or host = "127.0.0.1"')
