@@ -15,7 +15,7 @@ from roomwire.testing.backplane import Recorder
 from tests.servers import RedisServer
 
 POLICY = HistoryPolicy(size=100, ttl=600.0)
-QUICK = {"probe_after": 0.2, "probe_timeout": 0.3, "command_timeout": 0.5, "connect_timeout": 0.5}
+QUICK: dict[str, Any] = {"probe_after": 0.2, "probe_timeout": 0.3, "command_timeout": 0.5, "connect_timeout": 0.5}
 """Times of a link that is watched closely."""
 
 _prefixes = count()

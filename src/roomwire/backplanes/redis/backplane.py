@@ -90,6 +90,11 @@ class RedisBackplane:
             await self._feed.aclose()
             await self._store.aclose()
 
+    @property
+    def dropped(self) -> int:
+        """Messages on its channels that it could not read."""
+        return self._feed.dropped
+
     def _check(self) -> None:
         if self._closed or self._store is None:
             raise Unavailable("the Redis backplane is not started, or closed", stored=False)
