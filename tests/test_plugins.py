@@ -134,7 +134,13 @@ class TestEntryPoints:
         assert plugins.load_class(plugin).__name__ == "Good"
 
     def test_listed_after_ours(self, acme: Path) -> None:
-        assert [plugin.name for plugin in plugins.plugins_of(BACKPLANES)] == ["memory", "acme", "hollow"]
+        assert [plugin.name for plugin in plugins.plugins_of(BACKPLANES)] == [
+            "memory",
+            "redis",
+            "nats",
+            "acme",
+            "hollow",
+        ]
 
     def test_our_names_cannot_be_taken_over(self, acme: Path) -> None:
         assert plugins.load_class(plugins.find(BACKPLANES, "memory")) is MemoryBackplane
@@ -149,7 +155,11 @@ class TestFinding:
                 "memori",
                 'backplane.type = "memori": there is no backplane of that name; did you mean "memory"?',
             ),
-            (BACKPLANES, "kafka", 'backplane.type = "kafka": there is no backplane of that name; known: memory'),
+            (
+                BACKPLANES,
+                "kafka",
+                'backplane.type = "kafka": there is no backplane of that name; known: memory, nats, redis',
+            ),
             (
                 TRANSPORTS,
                 "anyo",

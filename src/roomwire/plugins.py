@@ -88,6 +88,7 @@ BACKPLANES = Group(
     {
         "memory": "roomwire.backplanes.memory:MemoryBackplane",
         "redis": "roomwire.backplanes.redis:RedisBackplane",
+        "nats": "roomwire.backplanes.nats:NatsBackplane",
     },
 )
 TRANSPORTS = Group(

@@ -13,9 +13,9 @@ block nor raise. Times are seconds. `roomwire.testing.backplane` is this contrac
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from roomwire.core.positions import Position
 from roomwire.core.tail import Page
@@ -29,6 +29,7 @@ __all__ = [
     "Holder",
     "Lost",
     "Member",
+    "PolicyAware",
     "Reservation",
     "Sink",
     "token",
@@ -243,3 +244,20 @@ class Backplane(Protocol):
 
     async def tell(self, node: str | None, body: bytes) -> None:
         """Send a control message to one node, or to all (this one too)."""
+
+
+@runtime_checkable
+class PolicyAware(Protocol):
+    """What a backplane has besides, that needs a room's policy before the first publication in it.
+
+    Such a one is a store whose limits are those of a place where several rooms are kept. All nodes have to
+    say the same of a room.
+    """
+
+    def configure(self, policies: Mapping[str, HistoryPolicy], policy_of: Callable[[str], HistoryPolicy]) -> None:
+        """Called once by a node, before `Backplane.start`: the policies by pattern, and how to find a room's.
+
+        The pattern ``""`` has the policy of rooms that no pattern of the configuration matches.
+
+        Without it every room has the default policy, except in `Backplane.publish`, which is given one.
+        """

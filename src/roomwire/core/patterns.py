@@ -137,6 +137,10 @@ class PatternTable(Generic[T]):
         self._entries.sort(key=lambda entry: entry[0].rank)
         self._known.clear()
 
+    def items(self) -> list[tuple[Pattern, T]]:
+        """All values with their patterns, the most specific first."""
+        return list(self._entries)
+
     def match(self, room: str) -> tuple[T, dict[str, str]] | None:
         """The value of the most specific pattern that matches, and its parameters by name.
 

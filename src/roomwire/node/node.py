@@ -181,6 +181,7 @@ class Node:
         async with AsyncExitStack() as stack:
             self.runtime = await stack.enter_async_context(open_runtime(self.fault, self.clock))
             stack.push_async_callback(_shielded, self.backplane.aclose)
+            self._configure_backplane()
             await self.backplane.start(self.hub, self.name)
             stack.push_async_callback(_shielded, self.authenticator.aclose)
             await self.authenticator.start()
@@ -195,6 +196,13 @@ class Node:
             # No handler outlives what the lifespan closes; each can still give back what it holds in the store.
             stack.push_async_callback(_shielded, self.runtime.drain)
             yield
+
+    def _configure_backplane(self) -> None:
+        """Tell it the policies, where it is a `roomwire.backplanes.contract.PolicyAware`; it may be wrapped."""
+        configure = getattr(self.backplane, "configure", None)
+        if configure is not None:
+            kept = {pattern.text: _history(policy) for pattern, policy in self._policies.items()}
+            configure({"": _history(_DEFAULT_POLICY), **kept}, lambda room: _history(self.policy_of(room)))
 
     def fault(self, error: BaseException, where: str) -> None:
         """A fault in the node's own code: it is logged, and `serve` raises it."""
@@ -347,8 +355,7 @@ class Node:
             exclude_user=exclude_user,
         )
         if history:
-            policy = self.policy_of(room)
-            kept = HistoryPolicy(policy.history_size, policy.history_ttl)
+            kept = _history(self.policy_of(room))
             window = self.limits.idempotency_window
             publication.position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
@@ -373,6 +380,10 @@ class Node:
             protocol, framing = kind
             block = self._shared[key] = framing.block(protocol.new_codec().send(notice))
         return block
+
+
+def _history(policy: RoomPolicy) -> HistoryPolicy:
+    return HistoryPolicy(policy.history_size, policy.history_ttl)
 
 
 async def _shielded(close: Callable[[], Any]) -> None:
