@@ -73,6 +73,7 @@ class _Truth:
         self.events: dict[str, dict[int, Content]] = {}
         self.offsets: dict[str, list[int]] = {}
         self.acked: dict[Content, Position] = {}
+        self.lives: dict[str, float] = {}  # the order of the epochs in which events were acknowledged
 
     def add(self, epoch: str, offset: int, content: Content) -> bool:
         """An event; False where another one is known to be there."""
@@ -175,19 +176,19 @@ class _Reader:
         announced = self.announced.pop(state.room, None)
         if state.reason != "requested":
             self.findings.resets[announced or state.reason] += 1
+        before = self.current.get(state.room)
         self.begin(state.room, state.position)
         truth = self.truths.get(state.room)
         if state.content is None or truth is None:
             return
-        epochs = list(truth.events)
-        if state.position.epoch not in epochs:
-            epochs.append(state.position.epoch)
-        life = epochs.index(state.position.epoch)
+        life = truth.lives.get(state.position.epoch)
+        if life is None:
+            # A life without an acknowledged event: when it was is not known, but that it followed on the one before.
+            life = -1 if before is None else truth.lives.get(before.epoch, -1) + 0.5
         for (by, n), position in truth.acked.items():
-            before = epochs.index(position.epoch)
-            if (before < life or (before == life and position.offset <= state.position.offset)) and (
-                state.content.get(by, 0) < n
-            ):
+            of = truth.lives[position.epoch]
+            is_in = of < life or (of == life and position.offset <= state.position.offset)
+            if is_in and state.content.get(by, 0) < n:
                 self.note("lost", state.room, f"{by} {n} at {position} is not in the state at {state.position}")
 
     def moved(self, moved: Moved) -> None:
@@ -221,6 +222,7 @@ def _known(logs: Iterable[Log], findings: Findings) -> dict[str, _Truth]:
     # In their time, so that the lives of a room stand in the order in which they were lived.
     for client, (room, by, n, position, _) in sorted(acks, key=lambda one: one[1].at):
         truth = truths.setdefault(room, _Truth())
+        truth.lives.setdefault(position.epoch, len(truth.lives))
         before = truth.acked.setdefault((by, n), position)
         if before != position:
             findings.note("misacked", client, f"{by} {n} in {room} at {position}, and before at {before}")

@@ -1,27 +1,21 @@
-"""Lean clients, hundreds in one loop: the wire protocol as the page has it, written anew, and a log of all it says.
-
-A client is one asyncio protocol for each link and has no task. It trusts nothing: what comes is logged as it came,
-doubled or not, and its position is made of that log as the protocol's page says. So it shares no code with the
-product's own client, which `tests.cluster.product` runs beside it.
-"""
+"""Lean clients, hundreds in one loop: an asyncio protocol for each link, and no task."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
 
 import jwt
 
 from roomwire.core.positions import Position
+from tests.cluster.account import Account
 from tests.cluster.frames import frame_at, masked
 from tests.cluster.nodes import SECRET
-from tests.cluster.records import Acked, Event, Given, Left, Log, Moved, Present, State
+from tests.cluster.records import Acked, Event, Given
 
 if TYPE_CHECKING:
     from tests.cluster.crowd import Crowd
@@ -29,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Member", "token"]
 
 _FINAL = {1000, 1002, 1003, 1007, 1008, 1009}
-_NOT_JOINED = {"forbidden", "too_many_rooms"}
+_HOPELESS = {400, 401, 403, 404, 426}
 
 
 def token(user: str, rooms: Sequence[str]) -> str:
@@ -37,7 +31,7 @@ def token(user: str, rooms: Sequence[str]) -> str:
     return jwt.encode({"sub": user, "exp": time.time() + 86_400, "rooms": list(rooms)}, SECRET, "HS256")
 
 
-class Member(asyncio.Protocol):
+class Member(Account, asyncio.Protocol):
     """One client over all its links.
 
     Args:
@@ -48,37 +42,27 @@ class Member(asyncio.Protocol):
         user: the user.
 
     Attributes:
-        log: what it saw.
-        positions: where it stands, by room.
-        waiting: rooms whose state was announced and has not come.
-        live: whether it has had the welcome of its link.
         closed: the code of each link's end; 1006 where it broke.
         refused: the status of each refused handshake.
         resumed: seconds from the end of a link to the last replayed event on the next one.
         replayed: seconds from dialling to the last replayed event.
         back: seconds from the end of a link to the next welcome.
-        hints: ``retry_after`` of each ``session.closing``.
+        ended: whether it does not come back.
+        held: whether it stays away for now.
     """
 
     def __init__(self, crowd: Crowd, name: str, rooms: Sequence[str], chance: Random, user: str | None = None) -> None:
+        super().__init__(name)
         self.crowd = crowd
-        self.name = name
         self.user = user or name
         self.rooms = list(rooms)
-        self.log = Log(name)
-        self.positions: dict[str, Position] = {}
-        self.waiting: dict[str, str] = {}
-        self.live = False
         self.closed: list[int] = []
         self.refused: list[int] = []
         self.resumed: list[float] = []
         self.replayed: list[float] = []
         self.back: list[float] = []
-        self.hints: list[float] = []
-        self.errors: list[str] = []
-        self.ended = False
-        self.held = False
-        self.dropping = 0
+        self.ended = self.held = False
+        self._code = 0
         self._chance = chance
         self._first = 0
         self._token = token(self.user, self.rooms)
@@ -87,23 +71,19 @@ class Member(asyncio.Protocol):
         self._upgraded = False
         self._down_at: float | None = None
         self._dialled_at = 0.0
-        self._catching: dict[str, int] | None = None
-        self._retry_after = 0.0
-        self._attempts = 0
-        self._tried = 0
+        self._catching: dict[str, int] | None = None  # by room, where its replay ends
+        self._attempts = self._tried = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {}
-        self._count = 0
-
-    @property
-    def closed_all(self) -> bool:
-        """Whether it has no link."""
-        return self._transport is None
 
     # --- links
 
+    @property
+    def linked(self) -> bool:
+        """Whether it has a link, or one that is being made."""
+        return self._transport is not None
+
     def dial(self) -> None:
-        """Connect, with the positions that it has, to the next server of its list."""
+        """Connect to one of the servers."""
         self._timer = None
         if not self.ended and not self.held:
             self._dialled_at = time.monotonic()
@@ -127,68 +107,59 @@ class Member(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._data, self._upgraded = b"", False
-        query = f"client={self.name}&token={self._token}"
-        if self.positions:
-            cursor = ",".join(f"{quote(room, safe='')}@{position}" for room, position in self.positions.items())
-            query += f"&last_event_id={quote(cursor, safe='')}"
         self._transport.write(
-            f"GET /ws?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+            f"GET /ws?{self.target(self._token)} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            "".encode()
         )
 
     def connection_lost(self, error: Exception | None) -> None:
-        was_live, self.live = self.live, False
-        if self._transport is None:
-            return
-        self._transport = None
-        self._catching = None
-        if was_live:
+        self._transport = self._catching = None
+        if self.live:
             self._down_at = time.monotonic()
-            if self.dropping:
-                self.closed.append(self.dropping)
-            else:
-                self.closed.append(1006)
-        code, self.dropping = self.dropping, 0
-        for fail in list(self._requests.values()):
-            fail({"event": "error", "data": {"code": "link"}})
-        self._requests.clear()
+            self.closed.append(self._code or 1006)
+        code, self._code = self._code, 0
+        self.broke()
         if code in _FINAL or 4500 <= code <= 4999:
             self.ended = self.log.ended = True
         elif not self.ended:
             self._again()
 
     def _again(self) -> None:
-        """After the protocol's back-off, or what the server asked for."""
+        """After the protocol's back-off, and what the server asked for."""
         self._tried = 0
         bound = min(self.crowd.backoff * 2**self._attempts, 30.0)
         self._attempts += 1
-        delay = self._retry_after + self._chance.random() * bound
-        self._retry_after = 0.0
+        delay = self.retry_after + self._chance.random() * bound
+        self.retry_after = 0.0
         if not self.held:
             self._timer = asyncio.get_running_loop().call_later(delay, self.dial)
 
     def cut(self, offline: float | None = None) -> None:
         """Break the link without a word. It comes back after `offline` seconds, or with `release`."""
         self.held = True
-        if self._transport is not None:
-            self._transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._leave()
         if offline is not None:
             asyncio.get_running_loop().call_later(offline, self.release)
 
     def release(self) -> None:
         """Come back after a `cut`."""
-        self.held = False
-        self._tried = self._attempts = 0
-        self.dial()
+        if self.held and not self.linked:
+            self.held = False
+            self._tried = self._attempts = 0
+            self.dial()
+        elif self.held:  # the transport has not said yet that it is gone
+            asyncio.get_running_loop().call_soon(self.release)
 
     def end(self) -> None:
         """Be gone for good."""
         self.ended = self.log.ended = True
+        self._leave()
+
+    def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -214,11 +185,10 @@ class Member(asyncio.Protocol):
                 self._message(data[payload:stop])
             elif opcode == 9:
                 self._write(masked(10, data[payload:stop]))
-            elif opcode == 8:
-                self.dropping = int.from_bytes(data[payload : payload + 2], "big")
+            elif opcode == 8 and self._transport is not None:
+                self._code = int.from_bytes(data[payload : payload + 2], "big")
                 self._write(masked(8, data[payload : payload + 2]))
-                if self._transport is not None:
-                    self._transport.close()
+                self._transport.close()
             start = stop
         self._data = data[start:]
 
@@ -226,59 +196,39 @@ class Member(asyncio.Protocol):
         status = int(data.split(b" ", 2)[1])
         self.refused.append(status)
         found = [line for line in data.split(b"\r\n") if line.lower().startswith(b"retry-after:")]
-        self._retry_after = float(found[0].split(b":")[1]) if found else 0.0
-        assert self._transport is not None
-        if status in (400, 401, 403, 404, 426):
+        self.retry_after = float(found[0].split(b":")[1]) if found else 0.0
+        if status in _HOPELESS:
             self.ended = self.log.ended = True
+        assert self._transport is not None
         self._transport.abort()
 
     def _message(self, payload: bytes) -> None:
-        known = self.crowd.known.get(payload)
-        if known is None:
-            known = self.crowd.read(payload)
-        if isinstance(known, Event):
-            self.log.records.append(known)
-            room = known.room
-            if room not in self.waiting:
-                self.positions[room] = Position(known.epoch, known.offset)
-            if self._catching is not None and room in self._catching and known.offset >= self._catching[room]:
-                self._caught(room)
-            return
-        event = known["event"]
-        handle = getattr(self, "_on_" + event.replace(".", "_"), None)
-        if handle is not None:
-            handle(known.get("room"), known.get("id"), known.get("data"))
+        message = self.crowd.known.get(payload) or self.crowd.read(payload)
+        self.take(message)
+        if self._catching is not None and isinstance(message, Event):
+            end = self._catching.get(message.room)
+            if end is not None and message.offset >= end:
+                self._caught(message.room)
 
-    def _on_session_welcome(self, room: str | None, id_: str | None, data: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        self.live = True
+    # --- how long it takes
+
+    def on_session_welcome(self, room: str | None, id_: str | None, data: Mapping[str, Any]) -> None:
         self._tried = self._attempts = 0
         if self._down_at is not None:
-            self.back.append(now - self._down_at)
+            self.back.append(time.monotonic() - self._down_at)
         self._catching = {}
-        for name, status in data["rooms"].items():
-            self._given(name, status)
+        super().on_session_welcome(room, id_, data)
+        self.crowd.welcomed()
         if not self._catching:
             self._caught("")
-        self.crowd.changed()
 
-    def _given(self, name: str, status: Mapping[str, Any]) -> None:
-        text, recovered, reason = status.get("position"), status.get("recovered"), status.get("reason")
-        position = None if text is None else Position.parse(text)
-        if reason in _NOT_JOINED:
-            self.positions.pop(name, None)
-            self.log.records.append(Left(name))
-            return
-        self.log.records.append(Given(name, position, recovered, reason))
-        if recovered is False:
-            self.waiting[name] = reason or ""
-        elif recovered is None and position is not None:
-            self.positions[name] = position
-        elif recovered and position is not None:
-            self.waiting.pop(name, None)
-            at = self.positions.get(name)
-            if at is not None and at.offset < position.offset and self._catching is not None:
-                self._catching[name] = position.offset
+    def given(self, room: str, status: Mapping[str, Any]) -> None:
+        super().given(room, status)
+        at, text = self.positions.get(room), status.get("position")
+        if self._catching is not None and status.get("recovered") and at is not None and text is not None:
+            end = Position.parse(text)
+            if at.offset < end.offset:
+                self._catching[room] = end.offset
 
     def _caught(self, room: str) -> None:
         """A room's replay is through."""
@@ -292,70 +242,24 @@ class Member(asyncio.Protocol):
                 self.resumed.append(now - self._down_at)
                 self._down_at = None
 
-    def _on_room_state(self, room: str, id_: str, data: Mapping[str, Any]) -> None:
-        position = Position.parse(id_)
-        self.waiting.pop(room, None)
-        self.positions[room] = position
-        self.log.records.append(State(room, position, data["reason"], data["state"]))
-        if self._catching is not None and room in self._catching:
-            self._caught(room)
-
-    def _on_room_joined(self, room: str, id_: str | None, data: Mapping[str, Any]) -> None:
-        self._given(room, data)
-
-    def _on_room_removed(self, room: str, id_: str | None, data: Mapping[str, Any]) -> None:
-        self.positions.pop(room, None)
-        self.log.records.append(Left(room))
-
-    def _on_presence_join(self, room: str, id_: str | None, data: Mapping[str, Any]) -> None:
-        self.log.records.append(Present(room, data["user"], True))
-
-    def _on_presence_leave(self, room: str, id_: str | None, data: Mapping[str, Any]) -> None:
-        self.log.records.append(Present(room, data["user"], False))
-
-    def _on_heartbeat(self, room: str | None, id_: str | None, data: Mapping[str, Any] | None) -> None:
-        self._write(masked(1, b'{"event":"presence.heartbeat"}'))
-        for name, text in ((data or {}).get("positions") or {}).items():
-            position = Position.parse(text)
-            self.log.records.append(Moved(name, position))
-            at = self.positions.get(name)
-            if name not in self.waiting and at is not None and at.epoch == position.epoch and position > at:
-                self.positions[name] = position
-
-    def _on_session_closing(self, room: str | None, id_: str | None, data: Mapping[str, Any]) -> None:
-        self._retry_after = float(data.get("retry_after") or 0.0)
-        self.hints.append(self._retry_after)
-
-    def _on_ack(self, room: str | None, id_: str, data: Any) -> None:
-        self._reply(id_, {"event": "ack", "data": data})
-
-    def _on_error(self, room: str | None, id_: str | None, data: Any) -> None:
-        if id_ is None:
-            self.errors.append(data["code"])
-        else:
-            self._reply(id_, {"event": "error", "data": data})
-
-    def _reply(self, id_: str, message: dict[str, Any]) -> None:
-        waits = self._requests.pop(id_, None)
-        if waits is not None:
-            waits(message)
-
     # --- what goes
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, frame: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(data)
+            self._transport.write(frame)
 
-    def send(self, event: str, reply: Callable[[dict[str, Any]], None], **fields: Any) -> None:
-        """Send a message; `reply` gets the ack, the error, or an error of the code ``link`` where the link breaks."""
-        id_ = fields.setdefault("id", f"r{os.urandom(6).hex()}")
-        self._requests[id_] = reply
-        self._write(masked(1, json.dumps({"event": event, **fields}).encode()))
+    def write(self, text: bytes) -> None:
+        self._write(masked(1, text))
 
-    async def request(self, event: str, **fields: Any) -> dict[str, Any]:
-        """The same, and wait for it."""
+    async def request(self, event: str, *, id: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Send a message, and wait for the reply."""
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.send(event, lambda message: None if future.done() else future.set_result(message), **fields)
+
+        def reply(message: dict[str, Any]) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        self.send(event, reply, id=id or os.urandom(6).hex(), **fields)
         return await future
 
     async def join(self, room: str, since: Position | None = None) -> dict[str, Any]:
@@ -364,14 +268,15 @@ class Member(asyncio.Protocol):
 
         def reply(message: dict[str, Any]) -> None:
             if message["event"] == "ack":
-                self._given(room, message["data"])
+                self.given(room, message["data"])
             if not future.done():
                 future.set_result(message)
 
         if since is not None:
             self.positions[room] = since
             self.log.records.append(Given(room, since, None, None))  # where it stands
-        self.send("room.join", reply, room=room, data={} if since is None else {"since": str(since)})
+        data = {} if since is None else {"since": str(since)}
+        self.send("room.join", reply, id=os.urandom(6).hex(), room=room, data=data)
         return await future
 
     def acknowledged(self, room: str, by: str, n: int, position: Position) -> None:

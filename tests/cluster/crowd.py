@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from roomwire.core.positions import Position
+from tests.cluster.account import event_of
 from tests.cluster.checker import Findings, check
 from tests.cluster.clients import Member
 from tests.cluster.product import Product
@@ -106,7 +107,7 @@ class Crowd:
         self.products: list[Product] = []
         self.publishers: list[Publisher] = []
         self.logs: list[Log] = []
-        self.known: dict[bytes, Event | dict[str, Any]] = {}
+        self.known: dict[bytes, Event] = {}
         self.welcomes: list[float] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self.failures: list[str] = []
@@ -187,21 +188,18 @@ class Crowd:
 
     def read(self, payload: bytes) -> Event | dict[str, Any]:
         """A message; what came to one client comes to others with the same bytes."""
-        message = json.loads(payload)
-        if message["event"] == "told":
-            epoch, _, offset = message["id"].partition(":")
-            data = message["data"]
-            event = Event(message["room"], epoch, int(offset), data["by"], data["n"])
-            if len(self.known) >= _KNOWN:
-                self.known.clear()
-            self.known[payload] = event
-            return event
-        found: dict[str, Any] = message
-        return found
+        message: dict[str, Any] = json.loads(payload)
+        event = event_of(message)
+        if event is None:
+            return message
+        if len(self.known) >= _KNOWN:
+            self.known.clear()
+        self.known[payload] = event
+        return event
 
     # --- waiting
 
-    def changed(self) -> None:
+    def welcomed(self) -> None:
         """A welcome came."""
         self.welcomes.append(time.monotonic())
 
@@ -253,7 +251,7 @@ class Crowd:
         """Wait until nothing of the clients is left."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await self.until(lambda: all(member.closed_all for member in self.members), "all links are closed")
+        await self.until(lambda: all(not member.linked for member in self.members), "all links are closed")
 
     # --- figures
 

@@ -158,10 +158,14 @@ class Link:
 
         self._links.run(change)
 
-    def cut(self, *, subscribed: bool | None = None) -> int:
-        """Cut all connections, or those whose client has or has not subscribed; returns how many these were."""
+    def cut(self, *, subscribed: bool | None = None, then: Mode | None = None) -> int:
+        """Cut all connections, or those whose client has or has not subscribed; returns how many these were.
+
+        With `then` new connections, which may come at once, have another mode.
+        """
 
         def abort() -> int:
+            self.mode = then or self.mode
             found = [pair for pair in self.pairs if subscribed in (None, pair.subscribes)]
             for pair in found:
                 pair.abort()

@@ -32,7 +32,12 @@ async def kill_store_persisted(run: Run) -> None:
     _populate(run)
     store = _store(run)
     _command(store, "CONFIG", "SET", "appendfsync", "always", "appendonly", "yes")
-    await run.crowd.until(lambda: "aof_enabled:1" in _info(store) and "rewrite_in_progress:0" in _info(store), "ready")
+
+    def is_kept() -> bool:
+        state = _info(store, "persistence")
+        return bool(state["aof_enabled"] and not state["aof_rewrite_in_progress"])
+
+    await run.crowd.until(is_kept, "the file is there")
     before = store.arguments
     store.arguments = ("--appendonly", "yes", "--appendfsync", "always")
     try:
@@ -47,9 +52,10 @@ async def kill_store_persisted(run: Run) -> None:
     run.expect(sum(run.crowd.resets().values()) == members_of(run), f"{run.crowd.resets()}")
 
 
-def _info(server: RedisServer) -> str:
+def _info(server: RedisServer, section: str) -> dict[str, Any]:
     with redis.Redis(port=server.port, socket_timeout=5.0) as client:
-        return "".join(f"{key}:{value}\n" for key, value in client.info("persistence").items())
+        found: dict[str, Any] = client.info(section)
+        return found
 
 
 @row("flushall", "FLUSHALL under load", on=["redis"])
@@ -84,19 +90,13 @@ async def evicted(run: Run) -> None:
     await run.events(run.size(50, 300))
     _command(store, "CONFIG", "SET", "maxmemory-policy", "allkeys-random", "maxmemory", "1")
     try:
-        await run.crowd.until(lambda: int(_stats(store)["evicted_keys"]) > 10, "keys were evicted")
+        await run.crowd.until(lambda: int(_info(store, "stats")["evicted_keys"]) > 10, "keys were evicted")
     finally:
         _command(store, "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0")
-    run.figures["keys evicted"] = str(_stats(store)["evicted_keys"])
+    run.figures["keys evicted"] = str(_info(store, "stats")["evicted_keys"])
     await run.events(run.size(20, 200))
     run.expected = {"epoch", "too_old", "fork"}
     run.figures["told"] = str(dict(run.crowd.resets()))
-
-
-def _stats(server: RedisServer) -> dict[str, Any]:
-    with redis.Redis(port=server.port, socket_timeout=5.0) as client:
-        found: dict[str, Any] = client.info("stats")
-        return found
 
 
 @row("out-of-memory", "Redis is full and evicts nothing: a publish is refused, never acknowledged", on=["redis"])
@@ -131,9 +131,10 @@ async def _fail_over(run: Run, *, publish_after: bool) -> None:
     replica = RedisServer(run.cluster.directory / f"{run.name}-replica")
     await run.blocking(replica.start)
     try:
+        _command(store, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
         _command(replica, "REPLICAOF", "127.0.0.1", feed.port)
         await run.start()
-        await run.crowd.until(lambda: "master_link_status:up" in _replication(replica), "the replica follows")
+        await run.crowd.until(lambda: _info(replica, "replication")["master_link_status"] == "up", "it follows")
         await run.events(20)
         for publisher in run.crowd.publishers:
             publisher.stopped = True
@@ -159,17 +160,13 @@ async def _fail_over(run: Run, *, publish_after: bool) -> None:
         run.expected = {"epoch"}
         await each_is_reset(run)
         run.expect(sum(run.crowd.resets().values()) == members_of(run), f"{run.crowd.resets()}")
-        run.finals = await run.crowd.settle()
+        run.findings = run.crowd.judge(await run.crowd.settle())
     finally:
-        await run.blocking(store.start)
+        await run.blocking(store.heal)
         run.cluster.target = lambda: store.port
         for link in run.cluster.links:
             await run.blocking(link.cut)
         await run.blocking(replica.stop)
-
-
-def _replication(server: RedisServer) -> str:
-    return str(_command(server, "INFO", "replication"))
 
 
 @row("fail-over", "a fail-over to a replica that lags by 10 events, with publishes after it", on=["redis"])

@@ -113,8 +113,7 @@ async def broken_publish(run: Run) -> None:
         before = link.lost_bytes
         await run.blocking(lambda: link.set(mode))  # noqa: B023
         await run.crowd.until(lambda: link.lost_bytes > before, "a reply is lost")  # noqa: B023
-        await run.blocking(lambda: link.cut())  # noqa: B023
-        await run.blocking(lambda: link.set(Mode.PASS))  # noqa: B023
+        await run.blocking(lambda: link.cut(then=Mode.PASS))  # noqa: B023
         lost += link.lost_bytes - before
         await run.events(run.size(10, 100))
     run.figures["bytes lost"] = str(lost)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import uvloop
 
-from roomwire.core.positions import Position
 from tests.cluster.checker import Findings
 from tests.cluster.cluster import BACKPLANES, Backplane, Cluster
 from tests.cluster.crowd import Crowd, percentile
@@ -33,7 +32,7 @@ class Run:
         figures: what it is worth to know, by name.
         misses: what did not come up to the promise, besides the checker's findings.
         slow: what took longer than promised.
-        finals: see `Crowd.settle`, where the row called it itself.
+        findings: what the check found, where the row has called it itself.
     """
 
     def __init__(self, cluster: Cluster, name: str, *, long: bool) -> None:
@@ -46,7 +45,7 @@ class Run:
         self.figures: dict[str, str] = {}
         self.misses: list[str] = []
         self.slow: list[str] = []
-        self.finals: dict[str, Position] | None = None
+        self.findings: Findings | None = None
 
     def size(self, short: T, long: T) -> T:
         """One of two sizes."""
@@ -178,8 +177,7 @@ def perform(chosen: Row, cluster: Cluster, *, long: bool) -> Report:
         run = Run(cluster, chosen.name, long=long)
         try:
             await chosen.function(run)
-            finals = await run.crowd.settle() if run.finals is None else run.finals
-            return run, run.crowd.judge(finals)
+            return run, run.findings or run.crowd.judge(await run.crowd.settle())
         finally:
             run.crowd.end()
             await run.crowd.gone()
