@@ -14,11 +14,17 @@ from typing import Any
 
 from redis.crc import key_slot
 from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 
 from roomwire.backplanes.redis.dialing import Address, Dialer, ask
@@ -39,13 +45,21 @@ OLDEST = (6, 2)
 _REDIRECTS = 5
 _GAP = 0.5
 """Seconds between two looks at a cluster's map."""
-# Before anything was carried out. redis-py takes the first word off some errors, and Redis 6.2 wraps what a script
-# ran into in a text of its own; all of these come before a script's first write.
-_REFUSED = (NoPermissionError, NoScriptError, OutOfMemoryError, ReadOnlyError)
-_REFUSED_TEXT = re.compile(
-    r"\b(OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|NOAUTH|MASTERDOWN|CLUSTERDOWN|MOVED|ASK|TRYAGAIN|CROSSSLOT|BUSY)\b"
+# Before anything was carried out.
+_REFUSED = (
+    AskError,  # MovedError is one
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
 )
-_ELSEWHERE = re.compile(r"(MOVED|ASK) ([0-9]+) (.*):([0-9]+)")
+# redis-py has no class for some, and Redis 6.2 wraps what a script ran into in a text of its own; all of these come
+# before a script's first write.
+_REFUSED_TEXT = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|NOAUTH|MASTERDOWN|CLUSTERDOWN|BUSY)\b")
 
 
 class _Server:
@@ -143,10 +157,8 @@ class Store:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(max(0.0, self._mapped_at + _GAP - loop.time()))
             self._mapped_at = loop.time()
-            before = self._slots
             await self._read_map()
-            if before != self._slots:
-                self.on_map()
+            self.on_map()  # though it may say nothing new: a server that sent us elsewhere has said it before
         except Unavailable as error:
             logger.warning("the map of the Redis cluster cannot be read: %s", error)
         finally:
@@ -245,13 +257,11 @@ class Store:
                 command = ("EVAL", script.source, *command[2:])
                 (reply,) = await self._call(home, read, command)
                 continue
-            elsewhere = _ELSEWHERE.match(str(reply)) if isinstance(reply, ResponseError) else None
-            if elsewhere is None or home is None:
+            if not isinstance(reply, AskError) or home is None:
                 break
-            kind, slot, host, port = elsewhere.groups()
-            home = (host or home[0], int(port))
-            if kind == "MOVED":
-                self._slots[int(slot)] = home
+            home = (reply.host or home[0], reply.port)
+            if isinstance(reply, MovedError):
+                self._slots[reply.slot_id] = home
                 self.remap()
                 (reply,) = await self._call(home, read, command)
             else:
@@ -263,7 +273,7 @@ class Store:
     def _refusal(self, error: ResponseError, home: Address | None) -> Unavailable:
         text = str(error)
         certain = isinstance(error, _REFUSED) or _REFUSED_TEXT.search(text) is not None
-        if isinstance(error, ReadOnlyError) or "READONLY" in text or "MASTERDOWN" in text:
+        if isinstance(error, ReadOnlyError | MasterDownError) or "READONLY" in text:
             # It was the master once: the next dial asks who is.
             for wire in self._servers[home].wires:
                 wire.drop("the server is no master any more")
