@@ -36,7 +36,9 @@ RULES = Rules(
         "auth.contract": Layer.of("core"),
         # What keeps a contract knows the core, and none of the others.
         "backplanes": Layer.of("core backplanes backplanes.contract"),
-        "transports": Layer.of("core transports transports.contract"),
+        "transports": Layer.of("core transports transports.anyio.listeners transports.contract"),
+        # One module makes all listening sockets: the parent of workers has them without a transport.
+        "transports.anyio.listeners": Layer.of("core transports.contract"),
         "protocols": Layer.of("core protocols protocols.contract"),
         "auth": Layer.of("core auth auth.contract"),
         # The rule of every node, whatever its authenticator.
@@ -68,7 +70,7 @@ RULES = Rules(
         "bench.app": Layer.of("app node"),
         "cli": Layer.of(
             f"core cli bench app node client publisher config plugins runtime logs serving testing {CONTRACTS}",
-            lazily="auth backplanes",
+            lazily="auth backplanes transports.anyio.listeners",
         ),
     },
     drivers={

@@ -217,9 +217,8 @@ class TestAcrossKeys:
                 ' or change the line type = "memory" of [backplane] to a backplane that joins nodes',
             ),
             (
-                '[server]\nworkers = 4\n[backplane]\ntype = "acme:Backplane"\n',
-                "server.workers: one process for now, found 4 workers: set workers = 1 and run several nodes,"
-                " each with a `roomwire run` of its own, on one backplane",
+                f'[server]\nworkers = 4\nnode = "{"n" * 58}"\n[backplane]\ntype = "acme:Backplane"\n',
+                "server.node: at most 57 characters where there are workers, which append a number to it",
             ),
             (
                 '[rooms."a:{b"]\n',

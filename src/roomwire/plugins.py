@@ -16,7 +16,7 @@ import inspect
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path as FilePath
 from typing import Any
@@ -219,6 +219,8 @@ def _contract_faults(found: type, contract: type) -> Iterator[str]:
                 yield f"{what} {name} is missing"
         elif inspect.isfunction(member):
             yield from _method_faults(name, getattr(found, name), member)
+        elif inspect.isfunction(own):
+            yield f"{name} is a method, and has to be an attribute or a property"
 
 
 def _method_faults(name: str, own: Any, member: Any) -> Iterator[str]:
@@ -313,6 +315,11 @@ def _make(group: Group, name: str, options: Mapping[str, object], loaded: Loaded
 
 def _construct(plugin: Plugin, found: Any, *arguments: object) -> Any:
     try:
+        inspect.signature(found).bind(*arguments)
+    except TypeError as error:
+        call = f"{found.__name__}({'options' if arguments else ''})"
+        raise _error(plugin.group, plugin.name, f"it is made by {call}, which its __init__ does not take: {error}") from None
+    try:
         return found(*arguments)
     except RoomwireError:
         raise
@@ -338,10 +345,19 @@ def make_authenticator(settings: Settings, loaded: Loaded | None = None) -> Auth
     return made
 
 
-def make_transport(settings: Settings) -> Transport:
-    """The configured transport, not listening. Raises as `make_backplane` does."""
+def make_transport(settings: Settings, *, handover: int | None = None) -> Transport:
+    """The configured transport, not listening. Raises as `make_backplane` does.
+
+    Args:
+        settings: the configuration.
+        handover: see `roomwire.transports.contract.ListenOptions`; not every transport can do that.
+    """
     plugin = find(TRANSPORTS, settings.server.transport)
-    made: Transport = _construct(plugin, load_class(plugin), listen_options(settings.server))
+    options = replace(listen_options(settings.server), handover=handover)
+    made: Transport = _construct(plugin, load_class(plugin), options)
+    if handover is not None and not made.capabilities.takes_over:
+        problem = "it takes no connections over from another process, as workers do: set server.workers = 1"
+        raise _error(plugin.group, plugin.name, problem)
     return made
 
 

@@ -15,14 +15,21 @@ from roomwire import plugins
 from roomwire.app import App
 from roomwire.auth.origin import OriginPolicy
 from roomwire.config import Loaded, Settings
+from roomwire.config.settings import joins_nothing
+from roomwire.core.errors import ConfigError
 from roomwire.node.node import Node, Page
 from roomwire.transports.contract import HttpResponse
 
-__all__ = ["build_node", "serve"]
+__all__ = ["build_node", "notify_service_manager", "serve"]
 
 
 def build_node(
-    app: App, settings: Settings, *, loaded: Loaded | None = None, pages: Mapping[str, Page] | None = None
+    app: App,
+    settings: Settings,
+    *,
+    loaded: Loaded | None = None,
+    pages: Mapping[str, Page] | None = None,
+    handover: int | None = None,
 ) -> Node:
     """A node with the configured adapters, not yet serving.
 
@@ -31,17 +38,22 @@ def build_node(
         settings: the configuration.
         loaded: where its values came from, for errors.
         pages: further HTTP resources by path.
+        handover: a descriptor by which connections come, see `roomwire.transports.contract.ListenOptions`.
 
     Raises:
         ConfigError, PluginError: an adapter or its options are wrong.
     """
     server = settings.server
+    backplane = plugins.make_backplane(settings, loaded)
+    if server.workers > 1 and not backplane.capabilities.multi_node:
+        where = "server.workers" if loaded is None else loaded.where("server", "workers")
+        raise ConfigError(f"{where}: {joins_nothing(settings)}")
     node = Node(
         app,
-        backplane=plugins.make_backplane(settings, loaded),
+        backplane=backplane,
         authenticator=plugins.make_authenticator(settings, loaded),
         origin=OriginPolicy(server.allowed_origins),
-        transport=plugins.make_transport(settings),
+        transport=plugins.make_transport(settings, handover=handover),
         protocols=plugins.make_protocols(),
         name=server.node,
         limits=settings.limits,
@@ -69,24 +81,26 @@ async def serve(
     loaded: Loaded | None = None,
     on_ready: Callable[[Sequence[str]], None] = lambda addresses: None,
     pages: Mapping[str, Page] | None = None,
+    handover: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. The first one drains, the second one ends at once.
+    """Serve until SIGTERM or SIGINT, as one process. The first one drains, the second one ends at once.
 
     Args:
         app: the application.
-        settings: the configuration.
+        settings: the configuration. The further processes of `server.workers` are the command line's to start.
         loaded: where its values came from, for errors.
         on_ready: called with the addresses, once connections are accepted.
         pages: further HTTP resources by path.
+        handover: see `build_node`.
 
     Raises:
         ConfigError, PluginError: an adapter, its options or an address are wrong.
         Unavailable: the backplane cannot be reached.
     """
-    node = build_node(app, settings, loaded=loaded, pages=pages)
+    node = build_node(app, settings, loaded=loaded, pages=pages, handover=handover)
 
     def ready(addresses: Sequence[str]) -> None:
-        _notify_service_manager("READY=1")
+        notify_service_manager("READY=1")
         on_ready(addresses)
 
     try:
@@ -107,7 +121,7 @@ async def _drain_on_signal(node: Node, scope: anyio.CancelScope, *, task_status:
                 if node.draining:
                     scope.cancel()
                     return
-                _notify_service_manager("STOPPING=1")
+                notify_service_manager("STOPPING=1")
                 tasks.start_soon(node.drain.run)
 
 
@@ -123,7 +137,7 @@ def _browser_client() -> HttpResponse:
     return HttpResponse(200, source, "text/javascript; charset=utf-8", (("Cache-Control", "no-cache"),))
 
 
-def _notify_service_manager(state: str) -> None:
+def notify_service_manager(state: str) -> None:
     """Tell systemd (sd_notify(3)); nothing where it did not start us."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 
 from roomwire.config import LoggingSettings
 from roomwire.logs import JsonFormatter, TextFormatter
@@ -12,9 +13,16 @@ from roomwire.logs import JsonFormatter, TextFormatter
 __all__ = ["set_up_logging"]
 
 
-def set_up_logging(settings: LoggingSettings) -> None:
-    """Everything that is logged in this process goes to stderr, one line for each record."""
+def set_up_logging(settings: LoggingSettings, *, worker: int | None = None) -> None:
+    """Everything that is logged in this process goes to stderr, one line for each record.
+
+    Args:
+        settings: the ``[logging]`` section.
+        worker: the number of this process, a field of every record, where there are several.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    if worker is not None:
+        handler.addFilter(partial(_mark, worker))
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter(colour=colour))
     root = logging.getLogger()
@@ -24,3 +32,8 @@ def set_up_logging(settings: LoggingSettings) -> None:
     root.setLevel(settings.level.upper())
     # Its debug level tells of every selector; who wants that can set it.
     logging.getLogger("asyncio").setLevel(max(root.level, logging.INFO))
+
+
+def _mark(worker: int, record: logging.LogRecord) -> bool:
+    record.roomwire = {**getattr(record, "roomwire", {}), "worker": worker}
+    return True

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from roomwire.config import Loaded, load
+from roomwire.core.errors import ConfigError
 
-__all__ = ["as_json", "config_options", "load_config", "server_options", "warn"]
+__all__ = ["as_json", "config_options", "load_config", "one_process", "server_options", "warn"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,6 +91,16 @@ def load_config(
         env_file=env_file,
         fallbacks=fallbacks,
     )
+
+
+def one_process(flags: Mapping[str, object], what: str) -> None:
+    """Refuse the flag ``--workers`` where there is one process; what the configuration says of it is left out.
+
+    Raises:
+        ConfigError: several were asked for.
+    """
+    if flags["workers"] not in (None, 1):
+        raise ConfigError(f"--workers: {what} serves in one process: leave out --workers, or use `roomwire run`")
 
 
 def warn(loaded: Loaded) -> None:

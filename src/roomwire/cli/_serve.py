@@ -37,8 +37,16 @@ def serve_until_done(
     *,
     on_ready: Callable[[Sequence[str]], None],
     pages: Mapping[str, Page] | None = None,
+    handover: int | None = None,
 ) -> None:
     """Serve until a signal, or until the node fails.
+
+    Args:
+        app: the application.
+        loaded: its configuration.
+        on_ready: called with the addresses, once connections are accepted.
+        pages: further HTTP resources by path.
+        handover: see `roomwire.serving.build_node`.
 
     Raises:
         ConfigError, PluginError: an adapter or its options are wrong.
@@ -46,7 +54,7 @@ def serve_until_done(
         click.ClickException: it failed later; the log says where.
     """
     # Before the loop runs, since what is wrong with the configuration is no failed start.
-    build_node(app, loaded.settings, loaded=loaded)
+    build_node(app, loaded.settings, loaded=loaded, handover=handover)
     ready = False
 
     def note_ready(addresses: Sequence[str]) -> None:
@@ -58,7 +66,7 @@ def serve_until_done(
         gc.freeze()
         on_ready(addresses)
 
-    main = partial(serve, app, loaded.settings, loaded=loaded, on_ready=note_ready, pages=pages)
+    main = partial(serve, app, loaded.settings, loaded=loaded, on_ready=note_ready, pages=pages, handover=handover)
     try:
         anyio.run(main, backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None})
     except Exception as error:

@@ -12,7 +12,7 @@ import click
 from roomwire.cli._application import directory_of, load_app
 from roomwire.cli._demo import USERS, TokenMaker, demo_pages, fresh_secret, token_maker
 from roomwire.cli._logging import set_up_logging
-from roomwire.cli._options import load_config, server_options, warn
+from roomwire.cli._options import load_config, one_process, server_options, warn
 from roomwire.cli._reload import can_reload, supervise
 from roomwire.cli._serve import export_env_file, serve_until_done
 from roomwire.config import Loaded
@@ -52,10 +52,11 @@ def command(
     the index.html beside the application as its page, and it has tokens for two users at hand. A secret
     that the configuration takes from the environment, and that is not set, is made up.
     """
+    one_process(flags, "roomwire dev")
     if reload or (reload is None and can_reload()):
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
         ctx.exit(supervise([*arguments, "--no-reload"], [app_dir], descriptor=fd))
-    loaded = _load(config, env_file, {**_HASTE, "fd": fd, **flags})
+    loaded = _load(config, env_file, {**_HASTE, "fd": fd, **flags, "workers": 1})
     warn(loaded)
     if loaded.settings.server.host not in _LOOPBACK:
         raise ConfigError(

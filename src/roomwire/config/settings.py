@@ -26,11 +26,14 @@ __all__ = [
     "MetricsSettings",
     "ServerSettings",
     "Settings",
+    "joins_nothing",
 ]
 
 # Clients stop sending a message again this long before the end of the window (docs/reference/protocol.md, section 7).
 RESEND_MARGIN = 30.0
 
+# A number is appended to it, and a name has 64 characters at most.
+_LONGEST_OF_WORKERS = 57
 _NODE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -93,7 +96,7 @@ class ServerSettings(_Section):
     backlog: Annotated[int, Field(gt=0)] = 2048
     """Connections that the kernel queues for us (uvicorn: 2048)."""
     workers: Annotated[int, Field(gt=0)] = 1
-    """Processes."""
+    """Processes that `roomwire run` starts on one address; the backplane joins them."""
     shell: Literal["auto", "callback", "portable"] = "auto"
     """How sockets are driven; "auto" takes the fastest that the event loop allows."""
     ssl_certfile: NonEmpty | None = None
@@ -115,7 +118,7 @@ class ServerSettings(_Section):
     reconnect_spread: Seconds = 5.0
     """Seconds over which clients are told to come back after a drain."""
     node: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(default_factory=_fresh_node_name)
-    """This node's name, unique in the cluster; made at the start by default."""
+    """This node's name, unique in the cluster; made at the start by default. Workers append a number to it."""
 
 
 class BackplaneSettings(_Section):
@@ -216,21 +219,22 @@ def _server_conflicts(server: ServerSettings) -> Iterator[Conflict]:
         yield ("server", "ssl_keyfile_password"), "there is no ssl_keyfile that it could open"
 
 
+def joins_nothing(settings: Settings) -> str:
+    """What is wrong where there are workers, and a backplane that joins no nodes."""
+    return (
+        f'the backplane "{settings.backplane.type}" joins no processes, found {settings.server.workers} workers:'
+        f' set workers = 1, or change the line type = "{settings.backplane.type}" of [backplane] to a backplane'
+        " that joins nodes"
+    )
+
+
 def _worker_conflicts(settings: Settings) -> Iterator[Conflict]:
-    workers = settings.server.workers
-    if workers == 1:
-        return
-    if settings.backplane.type == "memory":
+    if settings.server.workers > 1 and settings.backplane.type == "memory":
+        yield ("server", "workers"), joins_nothing(settings)
+    if settings.server.workers > 1 and len(settings.server.node) > _LONGEST_OF_WORKERS:
         yield (
-            ("server", "workers"),
-            f'the backplane "memory" joins no processes, found {workers} workers: set workers = 1,'
-            ' or change the line type = "memory" of [backplane] to a backplane that joins nodes',
-        )
-    else:
-        yield (
-            ("server", "workers"),
-            f"one process for now, found {workers} workers: set workers = 1 and run several nodes,"
-            " each with a `roomwire run` of its own, on one backplane",
+            ("server", "node"),
+            f"at most {_LONGEST_OF_WORKERS} characters where there are workers, which append a number to it",
         )
 
 

@@ -44,11 +44,13 @@ class Capabilities:
         sees_pings: pongs reach us, and count as a sign of life.
         denies_with_status: a refusal keeps its HTTP status.
         writes_directly: a broadcast goes to the socket without a queue in between.
+        takes_over: it serves connections that another process accepted (`ListenOptions.handover`).
     """
 
     sees_pings: bool = True
     denies_with_status: bool = True
     writes_directly: bool = True
+    takes_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,9 @@ class ListenOptions:
         host, port: a TCP address; port 0 takes any.
         uds: the path of a Unix socket, instead.
         fd: an inherited listening socket, instead.
+        handover: a Unix stream socket, instead, by which another process hands over the connections that it
+            accepted: each byte brings one (``SCM_RIGHTS``). Back go two unsigned 64-bit numbers (big-endian),
+            soon after a change: connections taken so far, connections open.
         backlog: connections that the kernel keeps for us.
         ssl: a context where TLS is spoken.
         shell: ``"callback"``, ``"portable"``, or ``"auto"``.
@@ -71,6 +76,7 @@ class ListenOptions:
     port: int = 8000
     uds: str | None = None
     fd: int | None = None
+    handover: int | None = None
     backlog: int = 2048
     ssl: SSLContext | None = None
     shell: Literal["auto", "callback", "portable"] = "auto"

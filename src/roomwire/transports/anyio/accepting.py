@@ -10,7 +10,7 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from roomwire.transports.anyio.door import Door
     from roomwire.transports.anyio.transport import AnyioTransport
 
-__all__ = ["ACCEPTS_PER_TURN", "Arrival", "accept_each", "greet", "prepare", "secured"]
+__all__ = ["ACCEPTS_PER_TURN", "Arrival", "Listener", "accept_each", "greet", "prepare", "secured"]
 
 logger = logging.getLogger("roomwire")
 
@@ -85,7 +85,19 @@ def greet(sock: socket.socket) -> Peer | None:
     return peer
 
 
-async def accept_each(owner: AnyioTransport, listener: socket.socket, start: Callable[[socket.socket], object]) -> None:
+class Listener(Protocol):
+    """Where sockets come from: a listening socket, or what looks like one."""
+
+    def fileno(self) -> int:
+        """Readable where a socket can be had."""
+        ...
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """As of a socket that does not block; `EOFError` where none comes any more."""
+        ...
+
+
+async def accept_each(owner: AnyioTransport, listener: Listener, start: Callable[[socket.socket], object]) -> None:
     """Start a task for each socket, until `anyio.notify_closing` is called for the listener."""
     while True:
         try:
@@ -97,6 +109,8 @@ async def accept_each(owner: AnyioTransport, listener: socket.socket, start: Cal
                 start(listener.accept()[0])
             except BlockingIOError:
                 break
+            except EOFError:
+                return
             except ConnectionAbortedError:
                 continue
             except OSError as error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 from anyio.streams.tls import TLSStream
 
-from roomwire.transports.anyio.accepting import Arrival, accept_each, greet, secured
+from roomwire.transports.anyio.accepting import Arrival, Listener, accept_each, greet, secured
 from roomwire.transports.anyio.carrier import Carrier, Phase
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
 from roomwire.transports.anyio.peers import Peer
@@ -191,7 +192,7 @@ async def _shake_hands(
     return arrival.peer, secure, arrival.deadline
 
 
-async def serve_portably(owner: AnyioTransport, sockets: list[socket.socket], tasks: anyio.abc.TaskGroup) -> None:
+async def serve_portably(owner: AnyioTransport, sockets: Sequence[Listener], tasks: anyio.abc.TaskGroup) -> None:
     """Accept on `sockets`, which listen already, in tasks of `tasks`."""
 
     def start(accepted: socket.socket) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 
 from roomwire.transports.anyio.accepting import Arrival
@@ -14,6 +15,7 @@ from roomwire.transports.anyio.callback import serve_callbacks
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import Door
 from roomwire.transports.anyio.forwarded import Proxies
+from roomwire.transports.anyio.handover import Handover, serve_handed
 from roomwire.transports.anyio.listeners import Listeners
 from roomwire.transports.anyio.opening import FULL
 from roomwire.transports.anyio.peers import Peer
@@ -56,13 +58,14 @@ class AnyioTransport:
         self.host: Host
         self.door: Door
         self._listeners: Listeners | None = None
+        self._handover: Handover | None = None
         self._servers: list[asyncio.Server] = []
         self._closed = anyio.Event()
 
     @property
     def capabilities(self) -> Capabilities:
         """See `roomwire.transports.contract.Transport`."""
-        return Capabilities(writes_directly=not self.secure)
+        return Capabilities(writes_directly=not self.secure, takes_over=True)
 
     @property
     def pending(self) -> int:
@@ -79,14 +82,9 @@ class AnyioTransport:
         self.door = Door(host.limits, host.runtime)
         if self._closed.is_set():
             return  # a signal came before us
-        self._listeners = Listeners(self.options)
         try:
             async with anyio.create_task_group() as tasks:
-                if self._uses_callbacks():
-                    await serve_callbacks(self, self._listeners.sockets, self._servers, tasks)
-                else:
-                    await serve_portably(self, self._listeners.sockets, tasks)
-                ready(self._listeners.addresses)
+                ready(await self._listen(tasks))
                 await self._closed.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -94,6 +92,18 @@ class AnyioTransport:
             with anyio.CancelScope(shield=True):
                 await self.stop_accepting()
                 await self._abort_all()
+
+    async def _listen(self, tasks: anyio.abc.TaskGroup) -> Sequence[str]:
+        if self.options.handover is not None:
+            self._handover = Handover(self.options.handover)
+            await serve_handed(self, self._handover, tasks, callbacks=self._uses_callbacks())
+            return []
+        self._listeners = Listeners(self.options)
+        if self._uses_callbacks():
+            await serve_callbacks(self, self._listeners.sockets, self._servers, tasks)
+        else:
+            await serve_portably(self, self._listeners.sockets, tasks)
+        return self._listeners.addresses
 
     def _uses_callbacks(self) -> bool:
         shell = self.options.shell
@@ -111,6 +121,8 @@ class AnyioTransport:
         for server in self._servers:
             server.close()
         self._servers = []
+        if self._handover is not None:
+            self._handover.close()
         if self._listeners is not None:
             for sock in self._listeners.sockets:
                 if sock.fileno() >= 0:
@@ -163,6 +175,8 @@ class AnyioTransport:
     def gone(self, carrier: Carrier) -> None:
         """A socket has ended."""
         self.carriers.discard(carrier)
+        if self._handover is not None:
+            self._handover.changed()
         self.door.leave(carrier)
 
     def failed(self, carrier: Carrier, error: Exception) -> None:

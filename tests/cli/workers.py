@@ -1,0 +1,186 @@
+"""Servers with several workers, and clients that can tell which one serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+
+from roomwire.auth.jwt import JwtOptions, issue
+from tests.cli.conftest import SECRET, Process, Project
+
+__all__ = ["READY", "Peer", "project_with_workers", "spread", "spread_of", "token", "who", "workers_of"]
+
+READY = r"^roomwire serves chatapp:app on (\S+) with (\d) workers$"
+
+APP = """
+import os
+
+from roomwire import App, Connection
+from roomwire.node.node import running
+
+app = App()
+
+@app.on_connect
+async def rooms_of(connection: Connection) -> list[str]:
+    return ["lobby"]
+
+@app.room("lobby")
+async def may_join(connection: Connection) -> bool:
+    return True
+
+@app.on("say", room="lobby")
+async def say(connection: Connection, number: int) -> None:
+    await app.publish("lobby", "said", number)
+
+@app.on("who")
+async def who(connection: Connection) -> str:
+    return f"<{os.getpid()} {running[0].name}>"
+"""
+
+# It joins no processes, and says that it does: for what is about processes and not about messages.
+PLUGIN = """
+from roomwire.backplanes.contract import Capabilities
+from roomwire.backplanes.memory import MemoryBackplane
+
+class Backplane(MemoryBackplane):
+    capabilities = Capabilities(multi_node=True, survives_restart=False)
+
+class Modest(MemoryBackplane):
+    pass
+"""
+
+CONFIG = """
+app = "chatapp:app"
+
+[server]
+port = 0
+workers = 3
+reconnect_spread = 0.2
+
+[backplane]
+type = "acme:Backplane"
+
+[auth.options]
+algorithms = ["HS256"]
+secret = "env:CHAT_SECRET"
+
+[rooms."lobby"]
+presence = false
+
+[limits]
+max_pending_per_ip = 1000
+max_pending_handshakes = 1000
+messages_per_second = 10000
+message_burst = 10000
+"""
+
+
+def project_with_workers(folder: Path, *, backplane: str = 'type = "acme:Backplane"', workers: int = 3) -> Project:
+    """A project of this page's; `backplane` is what stands in its section."""
+    project = Project(folder)
+    project.write("chatapp.py", APP)
+    project.write("acme.py", PLUGIN)
+    text = CONFIG.replace('type = "acme:Backplane"', backplane).replace("workers = 3", f"workers = {workers}")
+    project.write("roomwire.toml", text)
+    return project
+
+
+def token(user: str) -> str:
+    return issue(JwtOptions.model_validate({"algorithms": ["HS256"], "secret": SECRET}), user, ttl=600)
+
+
+def workers_of(process: Process) -> list[int]:
+    """The process ids of the workers that run now."""
+    listing = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+    return [int(pid) for pid in listing.read_text().split()]
+
+
+class Peer:
+    """A bare client, since a thousand of them are to cost little.
+
+    Attributes:
+        pid: the worker's process.
+        node: its node's name.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.pid = 0
+        self.node = ""
+
+    @classmethod
+    async def connect(cls, address: str, user: str = "ann") -> Peer:
+        """Connect to ws://HOST:PORT/ws or unix:PATH/ws, and ask who serves."""
+        if address.startswith("unix:"):
+            peer = cls(*await asyncio.open_unix_connection(address.removeprefix("unix:").removesuffix("/ws")))
+        else:
+            host, port = address.removeprefix("ws://").removesuffix("/ws").split(":")
+            peer = cls(*await asyncio.open_connection(host, int(port)))
+        try:
+            await peer._ask(user)
+        except BaseException:
+            peer.close()
+            raise
+        return peer
+
+    async def _ask(self, user: str) -> None:
+        head = [
+            "GET /ws HTTP/1.1",
+            "Host: localhost",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            f"Authorization: Bearer {token(user)}",
+        ]
+        self.writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        question = b'{"event":"who","id":"1"}'
+        self.writer.write(bytes([0x81, 0x80 | len(question), 0, 0, 0, 0]) + question)
+        seen = b""
+        while (match := re.search(rb"<(\d+) ([^>]+)>", seen)) is None:
+            data = await self.reader.read(65536)
+            assert data, seen
+            seen += data
+        self.pid, self.node = int(match[1]), match[2].decode()
+
+    async def close_code(self) -> int:
+        """Read up to the server's close frame, answer it, and give its code."""
+        seen = b""
+        while (match := re.search(rb"\x88[\x02-\x7d](..)", seen, re.DOTALL)) is None:
+            data = await self.reader.read(65536)
+            assert data, seen
+            seen += data
+        self.writer.write(b"\x88\x82\0\0\0\0" + match[1])
+        return int.from_bytes(match[1])
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+async def who(address: str, count: int, *, at_once: int = 64) -> list[Peer]:
+    """So many clients, each of a user of its own, which stay."""
+    permits = asyncio.Semaphore(at_once)
+
+    async def one(number: int) -> Peer:
+        async with permits:
+            return await Peer.connect(address, f"user{number}")
+
+    return list(await asyncio.gather(*(one(number) for number in range(count))))
+
+
+def spread(peers: list[Peer]) -> list[int]:
+    """How many of them each worker serves, in ascending order."""
+    return sorted(Counter(peer.pid for peer in peers).values())
+
+
+async def spread_of(address: str, count: int) -> list[int]:
+    """The same of so many clients, which are gone then."""
+    peers = await who(address, count)
+    for peer in peers:
+        peer.close()
+    return spread(peers)
