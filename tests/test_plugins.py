@@ -67,6 +67,16 @@ class OtherParameters(MemoryBackplane):
 class NoMethod(MemoryBackplane):
     publish = 3
 
+class PropertyAsMethod(MemoryBackplane):
+    def capabilities(self): ...
+
+class OtherArguments(MemoryBackplane):
+    Options = None
+    def __init__(self, *, url): ...
+
+class TakesNoOptions(Good):
+    def __init__(self): ...
+
 class Failing(MemoryBackplane):
     Options = None
     def __init__(self): raise RuntimeError("no disk")
@@ -208,6 +218,7 @@ class TestTheContract:
         [
             (BACKPLANES, "NotAsync", "publish must be an async method"),
             (BACKPLANES, "NoMethod", "publish is no method"),
+            (BACKPLANES, "PropertyAsMethod", "capabilities is a method, and has to be an attribute or a property"),
             (PROTOCOLS, "TooAsync", "new_codec must not be async"),
             (
                 BACKPLANES,
@@ -277,6 +288,18 @@ class TestOptions:
     def test_an_adapter_that_cannot_be_made(self, acme: Path) -> None:
         with pytest.raises(PluginError, match=r"acme_adapters:Failing could not be made: RuntimeError: no disk$"):
             plugins.make_backplane(settings(backplane={"type": "acme_adapters:Failing"}))
+
+    @pytest.mark.parametrize(
+        ("name", "call", "reason"),
+        [
+            ("OtherArguments", r"OtherArguments\(\)", "missing a required argument: 'url'"),
+            ("TakesNoOptions", r"TakesNoOptions\(options\)", "too many positional arguments"),
+        ],
+    )
+    def test_an_adapter_that_is_made_in_another_way(self, acme: Path, name: str, call: str, reason: str) -> None:
+        message = rf"acme_adapters:{name}\": it is made by {call}, which its __init__ does not take: {reason}$"
+        with pytest.raises(PluginError, match=message):
+            plugins.make_backplane(settings(backplane={"type": f"acme_adapters:{name}"}))
 
     def test_which_are_secret(self, acme: Path) -> None:
         assert plugins.secret_options(plugins.load_class(plugins.find(BACKPLANES, "acme"))) == {"pin"}
