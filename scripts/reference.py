@@ -70,7 +70,7 @@ Sizes are bytes and times are seconds.
 
 SECTIONS: Mapping[str, str] = {
     "server": "Where a node listens, and how it stops.",
-    "backplane": "What joins the nodes. Today there is `memory`: one process, and a past that ends with it.",
+    "backplane": "What joins the nodes. See [Backplanes](backplanes.md).",
     "auth": "Who connects. See [Authentication](../how-to/authentication.md).",
     "limits": "What a client may cost. See [Limits and back-pressure](../how-to/limits.md).",
     "rooms": (
