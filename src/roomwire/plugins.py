@@ -318,7 +318,8 @@ def _construct(plugin: Plugin, found: Any, *arguments: object) -> Any:
         inspect.signature(found).bind(*arguments)
     except TypeError as error:
         call = f"{found.__name__}({'options' if arguments else ''})"
-        raise _error(plugin.group, plugin.name, f"it is made by {call}, which its __init__ does not take: {error}") from None
+        problem = f"it is made by {call}, which its __init__ does not take: {error}"
+        raise _error(plugin.group, plugin.name, problem) from None
     try:
         return found(*arguments)
     except RoomwireError:
