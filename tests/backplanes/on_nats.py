@@ -12,10 +12,11 @@ from typing import Any
 from roomwire.backplanes.contract import Backplane
 from roomwire.backplanes.nats import NatsBackplane, NatsOptions
 from roomwire.backplanes.nats.client import NatsClient
+from roomwire.testing.backplane import Recorder
 from tests.backplanes.proxy import Proxy, proxy_to
 from tests.servers import NatsServer
 
-__all__ = ["NatsFaults", "NatsSpace", "admin", "nats_space", "options_of"]
+__all__ = ["NatsFaults", "NatsSpace", "admin", "nats_space", "options_of", "started"]
 
 _prefixes = count()
 
@@ -23,9 +24,8 @@ _prefixes = count()
 def options_of(port: int, prefix: str, **options: Any) -> NatsOptions:
     """Options that leave a test little to wait for."""
     quick = {"partitions": 2, "reconnect_wait": 0.05, "probe_interval": 0.5, "probe_timeout": 1.0}
-    return NatsOptions.model_validate(
-        {"servers": [f"nats://127.0.0.1:{port}"], "prefix": prefix, "storage": "memory", **quick, **options}
-    )
+    servers = [f"nats://127.0.0.1:{port}"]
+    return NatsOptions.model_validate({"servers": servers, "prefix": prefix, "storage": "memory", **quick, **options})
 
 
 async def admin(port: int, request: str, body: object = None) -> dict[str, Any]:
@@ -37,8 +37,7 @@ async def admin(port: int, request: str, body: object = None) -> dict[str, Any]:
 @asynccontextmanager
 async def _admin(port: int) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
     client = NatsClient(lambda error: None, lambda text: None)
-    options = NatsOptions()
-    await client.open(f"nats://127.0.0.1:{port}", options, "admin", options.ssl_context())
+    await client.open(f"nats://127.0.0.1:{port}", NatsOptions(), "admin", None)
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     client.listen("_INBOX.admin", lambda subject, data, headers: answers.put_nowait(data))
 
@@ -99,6 +98,17 @@ class NatsSpace:
         backplane = NatsBackplane(options_of(proxy.port, self.prefix, **options), **given)
         self.faults.proxies[backplane] = proxy
         return backplane
+
+
+@asynccontextmanager
+async def started(backplane: NatsBackplane, name: str) -> AsyncIterator[Recorder]:
+    """The backplane runs until the end of the block."""
+    sink = Recorder()
+    await backplane.start(sink, name)
+    try:
+        yield sink
+    finally:
+        await backplane.aclose()
 
 
 @asynccontextmanager

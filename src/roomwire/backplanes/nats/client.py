@@ -45,7 +45,7 @@ class NatsClient(Client):
         self._wants_tls = False
         self.fault: BaseException | None = None
 
-    async def open(self, url: str, options: NatsOptions, name: str, context: ssl.SSLContext) -> None:
+    async def open(self, url: str, options: NatsOptions, name: str, context: ssl.SSLContext | None) -> None:
         """Connect.
 
         Raises:
@@ -150,20 +150,29 @@ class NatsClient(Client):
             await self._send_ping(answered)
             await answered
 
-    async def dispose(self) -> None:
+    def release(self) -> None:
         """End it, in whatever state it is: nothing is waited for that a dead peer could hold up."""
         self._tell_lost = None
         self._status = Client.CLOSED
-        tasks = [task for task in (self._reading_task, self._ping_interval_task, self._flusher_task) if task]
-        for task in tasks:
+        for task in self._tasks():
             task.cancel()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        for waiting in self._pongs:
+            waiting.cancel()
+        self._handlers.clear()
+
+    async def dispose(self) -> None:
+        """Release it, and wait until nothing of it is left."""
+        self.release()
+        tasks = self._tasks()
         if tasks:
             await asyncio.wait(tasks)
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
             with suppress(Exception):
                 await writer.wait_closed()
-        for waiting in self._pongs:
-            waiting.cancel()
-        self._handlers.clear()
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [task for task in (self._reading_task, self._ping_interval_task, self._flusher_task) if task]

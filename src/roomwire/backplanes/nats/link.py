@@ -64,7 +64,6 @@ class Link:
 
     Attributes:
         connects: how many connections were made.
-        latency: seconds of the last round trip.
     """
 
     def __init__(
@@ -75,7 +74,8 @@ class Link:
         self._came_up = came_up
         self._went_down = went_down
         self._client: NatsClient | None = None
-        self._context = options.ssl_context()
+        self._latest: NatsClient | None = None
+        self._context = options.ssl_context() if options.wants_tls else None  # it costs 20 ms
         self._servers = list(options.servers)
         self._listenings: set[Listening] = set()
         self._calls: dict[str, _Call] = {}
@@ -85,6 +85,7 @@ class Link:
         self._lost = asyncio.Event()
         self._suspect = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._reason = ""
         self.connects = 0
         self.listen(f"{self._inbox}*", self._answer)
 
@@ -114,12 +115,14 @@ class Link:
         """Disconnect."""
         task, self._task = self._task, None
         client = self._client
-        if client is not None:
+        if client is not None and not self._lost.is_set():
             with suppress(Exception):
                 await client.round_trip(min(1.0, self._options.probe_timeout))
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        if self._latest is not None:
+            await self._latest.dispose()  # the end of the task may have been in the middle of it
         self._fail_calls("the NATS backplane is closed")
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
@@ -160,8 +163,6 @@ class Link:
         finally:
             self._went_down()
 
-    _reason = ""
-
     def _why(self) -> str:
         return self._reason or "no answer"
 
@@ -181,7 +182,7 @@ class Link:
     async def _try(self, url: str, ready: asyncio.Future[None]) -> NatsClient | None:
         self._lost = lost = asyncio.Event()
         host = urlsplit(url).hostname or ""
-        client = NatsClient(lambda _: lost.set(), self._denied)
+        client = self._latest = NatsClient(lambda _: lost.set(), self._denied)
         try:
             async with asyncio.timeout(self._options.connect_timeout * 3):
                 await client.open(url, self._options, self._name, self._context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -107,11 +108,14 @@ class NatsOptions(BaseModel):
         return self.tls or named or any((self.tls_ca, self.tls_cert, self.tls_hostname))
 
     def check_files(self) -> None:
-        """The files that are named must be there.
+        """The files that are named must be there, and what reads them.
 
         Raises:
             ConfigError: one is missing.
         """
+        if (self.credentials or self.nkey_seed) and find_spec("nkeys") is None:
+            name = "credentials" if self.credentials else "nkey_seed"
+            raise ConfigError(f'backplane.options.{name}: it needs nkeys: pip install "nats-py[nkeys]"')
         for name in ("credentials", "nkey_seed", "tls_ca", "tls_cert", "tls_key"):
             path = getattr(self, name)
             if path is not None and not path.is_file():

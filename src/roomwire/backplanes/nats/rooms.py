@@ -123,7 +123,10 @@ class Rooms:
         """
         stream = self._streams.of(room, policy)
         if not stream.epoch:
-            await self._streams.look(stream)
+            try:
+                await self._streams.look(stream)
+            except Unavailable as error:
+                raise Unavailable(str(error), stored=False) from None  # it was only asked for
         headers = {"Nats-Msg-Id": id or secrets.token_urlsafe(16), "Nats-Expected-Stream": stream.name}
         subject = self._subjects.stored(policy, self._subjects.partition(room), room)
         high = stream.high
@@ -273,12 +276,13 @@ class Rooms:
         known = [heard for heard in known if heard.epoch == info.epoch and heard.agreed <= info.last]
         for start in range(0, len(known), CHECK_BATCH):
             part = known[start : start + CHECK_BATCH]
-            newest = await self._newest(stream, part)
+            newest, reached = await self._newest(stream, part)
             for heard in part:
                 last = newest.get(self._subject(heard), 0)
                 if last > heard.agreed:
                     found[heard.name] = Position(info.epoch, last)
                     continue
+                heard.checked = max(heard.checked, reached)
                 heard.proven_at = now
                 if now - heard.agreed_at <= min(_FRESH, stream.policy.ttl / 4):
                     found[heard.name] = Position(info.epoch, heard.agreed)
@@ -287,8 +291,11 @@ class Rooms:
     def _subject(self, heard: HeardRoom) -> str:
         return self._subjects.stored(heard.stream.policy, self._subjects.partition(heard.name), heard.name)
 
-    async def _newest(self, stream: Stream, rooms: Sequence[HeardRoom]) -> dict[str, int]:
-        """The last events of those rooms that have one which was not looked at yet."""
+    async def _newest(self, stream: Stream, rooms: Sequence[HeardRoom]) -> tuple[dict[str, int], int]:
+        """The last events of those rooms that have one which was not looked at yet, and how far the look went.
+
+        Any replica may answer. One that lags says so by how far it looked.
+        """
         lowest = min(heard.checked for heard in rooms) + 1
         subjects = [self._subject(heard) for heard in rooms]
         newest: dict[str, int] = {}
@@ -300,11 +307,8 @@ class Rooms:
                 raise Unavailable("JetStream has no stream for the rooms now") from None
             newest.update((message.subject, message.seq) for message in messages)
             if not (messages and messages[-1].pending):
-                break
+                return newest, reached
             lowest = messages[-1].seq + 1  # the answer would have been too large
-        for heard in rooms:
-            heard.checked = max(heard.checked, reached)  # by whichever replica answered
-        return newest
 
     def stream_of(self, room: str) -> Stream:
         """The stream of a room, whether it is heard or not."""

@@ -116,7 +116,7 @@ class Streams:
             if info is None:  # another node made it in between, or another stream has its subjects
                 info = await self._js.info(stream.name)
             else:
-                logger.info("a stream was made", extra={"roomwire": {"stream": stream.name}})
+                logger.debug("a stream was made", extra={"roomwire": {"stream": stream.name}})
         if info is None:
             raise ConfigError(f"NATS: the subjects {stream.config['subjects']} belong to another stream")
         if info.epoch != stream.epoch:
