@@ -267,7 +267,7 @@ class TestWays:
 
     async def test_passwords_stand_in_the_url_or_in_options(self, redis_server: RedisServer) -> None:
         with client_of(redis_server) as client:
-            execute(client, "ACL SETUSER", "chat", "on", ">s3cret", "~*", "&*", "+@all")
+            execute(client, "ACL SETUSER", "chat", "on", ">s3cret", "~own-*", "&own-*", "+@all")
             execute(client, "ACL SETUSER", "blind", "on", ">s3cret", "~*", "+@all", "-info")
             try:
                 async with heard(f"redis://chat:s3cret@127.0.0.1:{redis_server.port}"):
