@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from tests.cli.conftest import Process, running
 EXAMPLE = Path(__file__).parents[2] / "examples" / "backplane-plugin"
 
 APP = """
+import os
+
 from roomwire import App, Connection
 
 app = App()
@@ -35,9 +38,9 @@ async def may_join(connection: Connection) -> bool:
     return True
 
 @app.on("say", room="lobby")
-async def say(connection: Connection, text: str) -> str:
-    publication = await app.publish("lobby", "said", text)
-    return publication.id
+async def say(connection: Connection, text: str) -> int:
+    await app.publish("lobby", "said", text)
+    return os.getpid()
 """
 
 CONFIG = """
@@ -89,6 +92,7 @@ def test_the_package_is_found_by_its_entry_point(installed: Path, tmp_path: Path
     assert (installed / "roomwire_sqlite" / "py.typed").is_file()
 
 
+@pytest.mark.timeout(240)  # of all of them together, on a machine that does other things as well
 def test_its_own_tests_pass_and_none_is_skipped(installed: Path) -> None:
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist")
     said = python(*arguments, folder=EXAMPLE, path=installed)
@@ -107,10 +111,10 @@ class Cluster:
         (folder / "app.py").write_text(APP)
         (folder / "roomwire.toml").write_text(CONFIG)
 
-    def start(self) -> tuple[Process, str]:
-        """A node, and its address."""
-        process = self._stack.enter_context(running(Process(["run"], self._folder, self._environment)))
-        return process, process.read_until(r"^roomwire serves app:app on (\S+)$")[1]
+    def start(self, *arguments: str) -> tuple[Process, str]:
+        """A node or several, and their address."""
+        process = self._stack.enter_context(running(Process(["run", *arguments], self._folder, self._environment)))
+        return process, process.read_until(r"^roomwire serves app:app on (\S+)")[1]
 
     def connect(self, node: str, last: str = "") -> User:
         """A client of a node, which comes back where it heard something."""
@@ -145,11 +149,14 @@ class User:
         text: str = said["data"]
         return text
 
-    def say(self, text: str) -> None:
-        """Say something, which is acknowledged; so it is stored."""
+    def say(self, text: str) -> int:
+        """Say something, which is acknowledged; so it is stored. Returns the process that did it."""
         self._link.send(json.dumps({"event": "say", "room": "lobby", "data": text, "id": text}))
         assert self.hear() == text
-        assert self.until("ack")["id"] == text
+        ack = self.until("ack")
+        assert ack["id"] == text
+        process: int = ack["data"]
+        return process
 
     def lose_link(self) -> None:
         with pytest.raises(ConnectionClosed):
@@ -177,3 +184,17 @@ def test_two_processes_are_one_cluster_and_the_death_of_one_loses_nothing(cluste
         assert user.hear() == "while it was dead"
     ben.say("all are here")
     assert [user.hear() for user in back] == ["all are here"] * 2
+
+
+def test_workers_of_one_address_are_one_cluster(cluster: Cluster) -> None:
+    parent, address = cluster.start("--workers", "2")
+    ann, ben = cluster.connect(address), cluster.connect(address)
+    of_ann = ann.say("from one worker")
+    assert ben.hear() == "from one worker"
+    of_ben = ben.say("from the other")
+    assert ann.hear() == "from the other"
+    assert of_ann != of_ben
+    parent.popen.send_signal(signal.SIGTERM)
+    for user in (ann, ben):
+        user.lose_link()
+    assert parent.wait() == 0

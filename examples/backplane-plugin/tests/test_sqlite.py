@@ -28,6 +28,8 @@ from roomwire_sqlite.worker import Worker
 pytestmark = pytest.mark.anyio
 
 POLICY = HistoryPolicy(size=100, ttl=600.0)
+# A process is slow to start, and what the file does is the same under any event loop.
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 ANN = Member("ann", "client-1", "connection-1")
 
 # A node's process, as far as the file is concerned: it stands still between a write and the end of the transaction,
@@ -136,6 +138,7 @@ class TestTheFile:
                 assert node.sink.interruptions == [None]
             assert one.sink.deliveries[-1] == two.sink.deliveries[-1]
 
+    @on_asyncio
     async def test_what_another_process_still_holds_of_it_does_no_harm(self, running: MakeNode, path: Path) -> None:
         async with running() as node:
             with neighbour(path, "after"):
@@ -157,6 +160,7 @@ class TestTheFile:
             page = await node.backplane.history("r", since, 10)
             assert (list(page.entries), page.reason) == ([], "epoch")
 
+    @on_asyncio
     async def test_what_was_killed_in_a_transaction_has_done_nothing(self, running: MakeNode, path: Path) -> None:
         async with running() as node:
             since = await node.backplane.subscribe("r")
@@ -235,6 +239,7 @@ class TestTheLock:
                     db.execute("COMMIT")
             assert done == [b"waits"]
 
+    @on_asyncio
     async def test_who_waits_too_long_is_told_that_nothing_was_stored(self, running: MakeNode, path: Path) -> None:
         async with running(busy_timeout=0.05, poll=0.01) as node:
             since = await node.backplane.subscribe("r")
