@@ -79,6 +79,7 @@ SECTIONS: Mapping[str, str] = {
     ),
     "logging": "Of `roomwire run` and `roomwire dev`. See [Logging](../how-to/logging.md).",
     "metrics": "For Prometheus. See [Monitor](../how-to/monitor.md).",
+    "api": "Publishing over HTTP. See [Publish from elsewhere](../how-to/publish.md#over-http).",
 }
 
 COMMANDS = """\

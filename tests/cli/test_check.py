@@ -317,7 +317,24 @@ ROOMS = [
     ),
 ]
 
-CASES = [*ACCESS, *NETWORK, *LIMITS, *ROOMS]
+API = '[api]\nkeys = ["env:CHAT_SECRET"]\n'
+
+PUBLISHING = [
+    Case("api.keys", '[api]\nkeys = ["env:CHAT_SECRET", "env:CHAT_WEAK"]\n', "number 2 is short or of few", API),
+    Case("api.keys", '[api]\nkeys = ["env:CHAT_SHORT"]\n', "number 1 is short or of few", API),
+    Case("api.keys", '[api]\nkeys = ["7h1s15n07h1ngandtoolong"]\n', "the secret stands in roomwire.toml", API),
+    Case(
+        "api.keys",
+        API + '[server]\nhost = "0.0.0.0"\n',
+        "they come to 0.0.0.0 without TLS",
+        API + '[server]\nhost = "0.0.0.0"\nproxy_headers = true\n',
+    ),
+    Case("api.max_body", API + "max_body = 131072\n", "an event may have 131072 bytes", API),
+    Case("api.max_body", API + "max_body = 16777217\n", "16777217 bytes are a lot", API + "max_body = 16777216\n"),
+    Case("api.max_batch", API + "max_batch = 10001\n", "10001 are a lot", API + "max_batch = 10000\n"),
+]
+
+CASES = [*ACCESS, *NETWORK, *PUBLISHING, *LIMITS, *ROOMS]
 
 
 BUS_MODULE = """
@@ -367,6 +384,7 @@ def furnished(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         (project.folder / name).chmod(mode)
     project.write("chatbus.py", BUS_MODULE)
     monkeypatch.setenv("CHAT_WEAK", "123" * 20)
+    monkeypatch.setenv("CHAT_SHORT", "0123456789abcde")
     monkeypatch.setenv("CHAT_URL", "rediss://chat:7h1s15n07h1ng@redis.internal")
     return project
 

@@ -4,6 +4,7 @@ tried again with one key."""
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,19 @@ from roomwire import (
     EventTooLarge,
     LocalError,
     PluginError,
+    Publisher,
     PublishFailed,
     Unavailable,
 )
 from roomwire.backplanes.memory import MemoryBackplane
+from roomwire.backplanes.nats import NatsBackplane
 from roomwire.config import Settings
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from tests.publisher.support import Faults, HubBackplane, kept, losing
-from tests.server.live import LiveServer
+from tests.server.chat import make_app
+from tests.server.live import LiveServer, live_server
+from tests.servers import NatsServer
 
 CLIENT = "tab-000001"
 
@@ -278,3 +283,21 @@ history_size = 1
         file.write_text('[backplane]\ntype = "memory"\n')
         with pytest.raises(ConfigError, match=r'roomwire\.toml: backplane\.type: "memory"'):
             await AsyncPublisher.from_config(file).open()
+
+
+class TestOnNats:
+    def test_rooms_are_kept_in_the_streams_that_the_nodes_have(self, nats_server: NatsServer) -> None:
+        """There a room's policy decides where it is kept; who comes first makes the place."""
+        options = {"servers": [nats_server.url], "prefix": f"publisher{secrets.token_hex(4)}"}
+        rooms = {"chat:*": RoomPolicy(history_size=2, history_ttl=600.0)}
+        backplane = NatsBackplane(NatsBackplane.Options.model_validate(options))
+        with Publisher("nats", options, rooms=rooms) as publisher:
+            since = publisher.publish("chat:general", "told", "before").id
+            with live_server(make_app(), backplane=backplane, rooms=rooms) as server:
+                client = server.connect("ann", query=f"last_event_id=chat%253Ageneral@{since}")
+                assert client.welcome["rooms"]["chat:general"]["recovered"] is True
+                for number in range(3):
+                    publisher.publish("chat:general", "told", number)
+                assert [client.receive_until("told")["data"] for _ in range(3)] == [0, 1, 2]
+                late = server.connect("bob", query=f"last_event_id=chat%253Ageneral@{since}")
+                assert late.welcome["rooms"]["chat:general"]["reason"] == "too_old"

@@ -1,10 +1,11 @@
 """What works and is yet unsafe or unwise in a configuration, each with the line that changes it.
 
-item.py      what a warning is
-access.py    who may connect: authentication, origins, secrets
-network.py   where the node listens, who stands before it, how it stops; the backplane; logging
-limits.py    limits and rooms
-machine.py   what this machine has, against what the limits may take
+item.py        what a warning is
+access.py      who may connect: authentication, origins, secrets
+network.py     where the node listens, who stands before it, how it stops; the backplane; logging
+publishing.py  the publish API
+limits.py      limits and rooms
+machine.py     what this machine has, against what the limits may take
 
 A warning is what a reviewer would raise; the defaults have none. `docs/how-to/check.md` lists them.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from roomwire.cli._advice import access, limits, machine, network
+from roomwire.cli._advice import access, limits, machine, network, publishing
 from roomwire.cli._advice.item import Advice
 from roomwire.config import Loaded
 
@@ -28,6 +29,7 @@ def advice(loaded: Loaded) -> list[Advice]:
 def _all(loaded: Loaded) -> Iterator[Advice]:
     yield from access.advice(loaded)
     yield from network.advice(loaded)
+    yield from publishing.advice(loaded.settings)
     yield from limits.advice(loaded.settings)
     yield from machine.advice(loaded)
 
