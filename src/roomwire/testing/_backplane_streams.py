@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from roomwire.backplanes.contract import HistoryPolicy
 from roomwire.core.errors import Unavailable
 from roomwire.core.positions import Position
-from roomwire.testing._backplane_base import POLICY, Advance, Base, Delivery, Node, require
+from roomwire.testing._backplane_base import POLICY, Advance, Base, Delivery, MakeBackplane, Node, require, running
 
 __all__ = ["HOSTILE_NAMES", "Histories", "Streams"]
 
@@ -375,3 +375,18 @@ class Histories(Base):
         assert not page.entries
         assert page.reason in ("no_history", "too_old")
         assert (await node.backplane.history("r", last, 10)).reason is None
+
+    async def test_the_past_outlives_all_nodes_or_is_another_epoch(
+        self, make_backplane: MakeBackplane, node: Node
+    ) -> None:
+        capabilities = node.backplane.capabilities
+        require(capabilities.history, "history")
+        since = await node.backplane.subscribe("r")
+        await node.publish("r", b"before")
+        await node.backplane.aclose()
+        async with running(make_backplane, "node-c") as later:
+            await later.publish("r", b"after")
+            page = await later.backplane.history("r", since, 10)
+            found = ([entry.body for entry in page.entries], page.reason)
+            proven: list[tuple[list[bytes], str | None]] = [([b"before", b"after"], None)]
+            assert found in (proven if capabilities.survives_restart else [*proven, ([], "epoch")])
