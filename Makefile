@@ -23,7 +23,7 @@ JS := $(wildcard tests/js/package.json)
 export PYRIGHT_PYTHON_GLOBAL_NODE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo setup tools lint test bench cluster fuzz autobahn build clean
+.PHONY: help demo setup tools lint ruff mypy pyright test bench cluster fuzz autobahn build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -72,8 +72,15 @@ tools: $(STAMPS)/dev
 
 ## make lint    ruff, mypy, pyright
 lint: setup
+	@$(MAKE) --jobs=3 ruff mypy pyright
+
+ruff:
 	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+
+mypy:
 	@echo "mypy" && $(BIN)/mypy
+
+pyright:
 	@echo "pyright" && PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" \
 		$(BIN)/python scripts/verify_types.py roomwire
 

@@ -4,4 +4,6 @@
 set -euo pipefail
 
 bin=${1:-.venv/bin}
-exec "$bin/python" -m coverage run -m pytest --core-gate "${@:2}"
+# Many processes of Python are started here, and none needs to compile what another one has compiled.
+unset PYTHONDONTWRITEBYTECODE
+exec "$bin/python" -m pytest --core-gate -p no:benchmark --numprocesses auto --dist worksteal "${@:2}"

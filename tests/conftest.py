@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 
-from tests.guards import AsyncioErrors, core_coverage, end_children, leaked_children, leaked_threads
+from tests.guards import (
+    AsyncioErrors,
+    CoreMeasure,
+    core_coverage,
+    end_children,
+    leaked_children,
+    leaked_threads,
+)
 from tests.servers import TOOLS, NatsServer, RedisServer, open_browser
 
 # No deadline: it would measure how busy the machine is. The same examples in every run of a CI.
@@ -24,34 +33,84 @@ settings.register_profile(
 settings.register_profile("thorough", settings.get_profile("roomwire"), max_examples=2000, derandomize=False)
 settings.load_profile("roomwire")
 
+CORE_TESTS = Path(__file__).parent / "core"
+
 _errors = AsyncioErrors()
+_measure: CoreMeasure | None = None
+_from_workers: list[dict[str, Any]] = []
+"""What the workers of a parallel run found at their end."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--core-gate", action="store_true", help="fail below the wanted coverage of roomwire/core")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto`` is one more than there are processors: a test that waits for a process leaves one free."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_report_header() -> list[str]:
     return [tool.describe() for tool in TOOLS]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    global _measure
     logging.getLogger("asyncio").addHandler(_errors)
+    if config.getoption("--core-gate") and not distributes(config):
+        _measure = CoreMeasure()
+        _measure.import_core()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if _measure is None or not item.path.is_relative_to(CORE_TESTS):
+        return (yield)
+    _measure.start()
+    try:
+        return (yield)
+    finally:
+        _measure.stop()
+
+
+def distributes(config: pytest.Config) -> bool:
+    """Whether this process runs no test itself: its workers do."""
+    return bool(config.getoption("tx", None)) and not hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _from_workers.append(getattr(node, "workeroutput", {}))
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Runs after the last fixture has ended and before the summary is written."""
+    """Runs after the last fixture and the last worker have ended, and before the summary is written."""
     faults = [f"asyncio logged: {message}" for message in _errors.take_all()]
     faults += [f"a thread was left behind: {name}" for name in leaked_threads()]
     children = leaked_children()
     faults += [f"a process was left behind: {pid} {command}" for pid, command in children.items()]
     end_children(children)
+    measured = [] if _measure is None else [_measure.dumps()]
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output.update(faults=faults, measured=measured)
+        return
+    for other in _from_workers:
+        faults += other.get("faults", ["a worker ended before its end"])
+        measured += other.get("measured", [])
+    report(session, faults, measured)
+
+
+def report(session: pytest.Session, faults: list[str], measured: list[bytes]) -> None:
+    """Say what the run left behind and what of the core it covered, and fail it by that."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     assert isinstance(reporter, pytest.TerminalReporter)
     if session.config.getoption("--core-gate"):
-        reached, wanted, table = core_coverage()
-        reporter.ensure_newline()
-        reporter.section("coverage of roomwire/core")
+        reached, wanted, table = core_coverage(measured)
+        reporter.line("")
+        reporter.section("coverage of roomwire/core by its own tests")
         reporter.write(table)
         if reached < wanted:
             faults.append(f"roomwire/core is covered to {reached:.2f} %, wanted are {wanted:g} %")
