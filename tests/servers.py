@@ -285,6 +285,9 @@ class RedisServer(Server):
 
     def answers(self, port: int, pid: int) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as link:
+            link.sendall(b"PING\r\n")
+            if link.recv(100) != b"+PONG\r\n":  # it is still loading its data
+                return False
             link.sendall(b"INFO server\r\n")
             return f"process_id:{pid}\r\n".encode() in link.recv(65536)
 

@@ -31,7 +31,7 @@ from roomwire.transports.anyio import AnyioTransport
 from roomwire.transports.contract import ListenOptions
 
 SECRET = "a secret of the tests, long enough for HS256"
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 """Seconds that a receive waits at the most; reached only where a test fails."""
 UNHURRIED = Limits(messages_per_second=1e6, message_burst=10**6, frames_per_second=1e6, frame_burst=10**6)
 """For clients that do much in little time, and are not what is tested."""

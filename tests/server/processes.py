@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
-END_TIMEOUT = 20.0
+END_TIMEOUT = 40.0
 
 
 class ServingProcess:

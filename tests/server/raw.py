@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from roomwire.core.frames import Opcode, build_masked_frame
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 """Seconds that a read waits at the most; reached only where a test fails."""
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

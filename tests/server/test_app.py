@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -265,18 +263,6 @@ def test_a_connect_hook_may_return_no_rooms(serve: Serve, answer: Any) -> None:
         return answer
 
     assert serve(app=app).connect("ann").welcome["rooms"] == {}
-
-
-def test_a_connect_hook_that_takes_too_long_is_a_refusal(serve: Serve) -> None:
-    from roomwire.core.limits import Limits
-
-    app = App()
-
-    @app.on_connect
-    async def hook(connection: Connection) -> None:
-        await anyio.sleep_forever()
-
-    assert refused(serve(app=app, limits=Limits(handshake_timeout=0.2))) == 503
 
 
 def test_an_authenticator_that_fails_is_a_refusal_and_no_fault_of_the_node(

@@ -195,7 +195,7 @@ def test_a_node_that_ends_while_the_hook_runs_leaves_nothing_behind(shell: Shell
         log.handled.append((connection.user, "asked"))
         await log.release.wait()
 
-    server = serve(shell, app=app)
+    server = serve(shell, app=app, drain_timeout=0.1)
     with connect(server.port, request("/ws", bearer())) as link:
         until(server, lambda: log.handled)
         server.call(server.node.drain.run)

@@ -145,6 +145,9 @@ async def _serve(settings: Settings, trace: bool) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: node.serve(ready=ready))
         await serving.wait()
+        # Modules, types and the node's own parts stay: each look has only what came since to go through.
+        gc.collect()
+        gc.freeze()
         if trace:
             tracemalloc.start()
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):
