@@ -1,4 +1,4 @@
-"""What happens to NATS, and is noticed: restarts, streams that are gone, a server that stands still, answers that are lost."""
+"""What is noticed of NATS: restarts, streams that are gone, a server that stands still, answers that are lost."""
 
 from __future__ import annotations
 

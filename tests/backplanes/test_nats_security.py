@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +18,13 @@ from roomwire.core.errors import ConfigError, Unavailable
 from tests.backplanes.on_nats import options_of, started
 from tests.servers import NatsServer
 
-PERMISSIONS = """
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "nats.md"
+CONFIGURATION = """
 accounts: {
   chat: {
     jetstream: enabled
     users: [
-      { user: node, password: "secret-of-node", permissions: {
-        publish: [
-          "rw.>", "$KV.rw_leases.>", "$KV.rw_replies.>",
-          "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*"
-        ]
-        subscribe: ["rw.live.*", "rw.tell.>", "_INBOX.>"]
-      } }
+      { user: node, password: "secret-of-node", %s }
       { user: deaf, password: "secret-of-deaf", permissions: {
         publish: [">"]
         subscribe: ["rw.tell.>", "_INBOX.>"]
@@ -52,7 +48,9 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     directory = tmp_path_factory.mktemp("nats-users")
-    (directory / "nats.conf").write_text(PERMISSIONS)
+    told = re.search(r"```text\n(permissions: .*?)```", PAGE.read_text(), re.S)
+    assert told is not None
+    (directory / "nats.conf").write_text(CONFIGURATION % told[1])
     with NatsServer(directory, "-c", str(directory / "nats.conf")) as server:
         yield server
 
@@ -82,7 +80,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory, certificates: Certificat
 
 @pytest.mark.anyio
 class TestPermissions:
-    async def test_these_are_enough_for_a_node(self, guarded: NatsServer) -> None:
+    async def test_those_of_the_page_are_enough_for_a_node(self, guarded: NatsServer) -> None:
         options = options_of(guarded.port, "rw", user="node", password="secret-of-node")
         backplane = NatsBackplane(options)
         backplane.configure({"": POLICY}, lambda room: POLICY)
@@ -120,7 +118,7 @@ class TestPermissions:
     async def test_a_wrong_password_refuses_the_start_and_is_not_shown(
         self, guarded: NatsServer, given: dict[str, Any]
     ) -> None:
-        with pytest.raises(ConfigError, match="(?i)authorization violation") as caught:
+        with pytest.raises(ConfigError, match=r"(?i)authorization violation") as caught:
             async with started(NatsBackplane(options_of(guarded.port, "rw", **given)), "a"):
                 pass
         assert "wrong" not in str(caught.value)

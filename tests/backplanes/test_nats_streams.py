@@ -86,7 +86,7 @@ class TestPolicies:
                 pass
 
     async def test_an_event_kept_by_another_policy_is_counted_and_not_delivered(self, space: NatsSpace) -> None:
-        one, other = configured(await space.make()), configured(await space.make(), HistoryPolicy(99, 60.0))
+        one, other = configured(await space.make()), await space.make()  # a publisher, which was told nothing else
         async with started(one, "a") as sink, started(other, "b"):
             await one.subscribe("r")
             await other.publish("r", b"theirs", key=None, policy=HistoryPolicy(99, 60.0))
@@ -94,6 +94,31 @@ class TestPolicies:
             await sink.until(lambda: sink.of("r"))
             assert sink.bodies("r") == [b"ours"]
             assert one._rooms.foreign == 1
+
+    async def test_a_node_that_keeps_rooms_otherwise_than_those_alive_does_not_start(self, space: NatsSpace) -> None:
+        changed = HistoryPolicy(20, 600.0)
+        says = (
+            r"rooms: the node a keeps \[10, 600.0\] \(history_size, history_ttl\) of rooms without a pattern,"
+            r" and this one \[20, 600.0\]"
+        )
+        async with started(configured(await space.make()), "a"), started(configured(await space.make()), "b"):
+            with pytest.raises(ConfigError, match=says):
+                async with started(configured(await space.make(), changed), "c"):
+                    pass
+        async with started(configured(await space.make(), changed), "c"):
+            pass  # the others have gone
+
+    async def test_the_policies_of_a_node_that_died_are_forgotten(self, space: NatsSpace) -> None:
+        dead = configured(await space.make(lease=0.3))
+        async with started(dead, "a"):
+            await space.faults.cut(dead)
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        async with started(configured(await space.make(), HistoryPolicy(20, 600.0)), "c"):
+                            break
+                    except ConfigError:
+                        continue
 
 
 class TestPositions:
@@ -267,6 +292,6 @@ class TestStarting:
     async def test_nobody_answers(self, space: NatsSpace) -> None:
         backplane = await space.make(start_timeout=0.3)
         await space.faults.cut(backplane)
-        with pytest.raises(Unavailable, match="no NATS server answers: 127.0.0.1: "):
+        with pytest.raises(Unavailable, match=r"no NATS server answers: 127\.0\.0\.1: "):
             async with started(backplane, "a"):
                 pass

@@ -7,7 +7,7 @@ jetstream.py  JetStream's requests                  flights.py   one question fo
 streams.py    the streams, and their lives          rooms.py     publishing, hearing, the position check
 history.py    pages, and whether they are proven    kv.py        leases with a time to live
 leases.py     presence and slots                    replies.py   what is remembered of messages
-backplane.py  the whole
+agreement.py  the policies of all nodes             backplane.py the whole
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from roomwire.backplanes.contract import (
     Reservation,
     Sink,
 )
+from roomwire.backplanes.nats.agreement import Agreement
 from roomwire.backplanes.nats.flights import Shared
 from roomwire.backplanes.nats.history import History
 from roomwire.backplanes.nats.jetstream import JetStream
@@ -59,7 +60,7 @@ class NatsBackplane:
         self._lease = lease
         self.bodies = Bodies()
         self._subjects = Subjects(self.options.prefix, self.options.partitions, self.options.domain)
-        self._policies: set[HistoryPolicy] = set()
+        self._policies: dict[str, HistoryPolicy] = {}
         self._policy_of: Callable[[str], HistoryPolicy] = lambda room: HistoryPolicy()
         self._sink: Sink | None = None
         self._up = False
@@ -68,7 +69,7 @@ class NatsBackplane:
 
     def configure(self, policies: Mapping[str, HistoryPolicy], policy_of: Callable[[str], HistoryPolicy]) -> None:
         """See `roomwire.backplanes.contract.PolicyAware`."""
-        self._policies = set(policies.values())
+        self._policies = dict(policies)
         self._policy_of = policy_of
 
     # --- its life
@@ -110,6 +111,7 @@ class NatsBackplane:
             Bucket(self._js, options, bodies, self._clock, name) for name in (subjects.leases, subjects.replies)
         ]
         self._leases = Leases(self._buckets[0], subjects, self._rooms.hint, self._lease)
+        self._agreement = Agreement(self._buckets[0], subjects, node, self._policies, self._lease)
         self._replies = Replies(self._buckets[1])
         self._keys = Keys(self._buckets[1])
 
@@ -125,7 +127,9 @@ class NatsBackplane:
         if self._sink is None or self._closed:
             return
         self._closed = True
-        self._up = False
+        if self._up:
+            self._up = False
+            await self._agreement.leave()
         await self._link.aclose()
         looks: list[Shared[Any]] = [stream.look for stream in self._streams.by_name.values()]
         looks += [bucket.look for bucket in self._buckets]
@@ -139,7 +143,9 @@ class NatsBackplane:
         """A connection was made: what has to be there is, and the lives of streams are known."""
         for bucket in self._buckets:
             await bucket.look()
-        await self._streams.open(self._policies)
+        if self._link.connects == 1:
+            await self._agreement.compare()
+        await self._streams.open(set(self._policies.values()))
         assert self._sink is not None
         if self._closed:
             return
@@ -257,7 +263,9 @@ class NatsBackplane:
     ) -> list[Lost]:
         """See the contract."""
         self._check()
-        return await self._leases.refresh(members, slots, limit)
+        lost = await self._leases.refresh(members, slots, limit)
+        await self._agreement.refresh()
+        return lost
 
     # --- replies of idempotent messages
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from nats.aio.client import Client
@@ -171,8 +170,11 @@ class NatsClient(Client):
             await asyncio.wait(tasks)
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            with suppress(Exception):
-                await writer.wait_closed()
+            # In a task: a TLS handshake that failed leaves a cancelled future behind, which must not cancel us.
+            closed = asyncio.create_task(writer.wait_closed())
+            await asyncio.wait([closed], timeout=0.1)
+            closed.cancel()
+            await asyncio.gather(closed, return_exceptions=True)
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         return [task for task in (self._reading_task, self._ping_interval_task, self._flusher_task) if task]

@@ -19,6 +19,7 @@ _WRONG_SEQUENCE = frozenset({10071, 10164})
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = frozenset({10058, 10065})
 _NO_MESSAGE = 10037
+_IN_PROCESS = 10158
 
 
 class Conflict(Exception):
@@ -141,7 +142,9 @@ class JetStream:
             return Ack(ack["seq"], ack.get("duplicate", False))
         if error.get("err_code") in _WRONG_SEQUENCE:
             raise Conflict
-        raise Unavailable(f"JetStream: {error.get('description')}", stored=False)
+        # Another copy of it is on its way to the replicas.
+        unknown = error.get("err_code") == _IN_PROCESS
+        raise Unavailable(f"JetStream: {error.get('description')}", stored=None if unknown else False)
 
     async def batch(self, stream: str, body: Mapping[str, object]) -> tuple[list[Message], int]:
         """Messages by a batched direct get, with the last sequence of the server that was asked, where it tells.

@@ -34,6 +34,9 @@ _FRESH = 900.0
 """Seconds after which a silent room's position moves on with its stream, if its history is that long or longer."""
 
 
+_AGAIN = 0.05
+
+
 class HeardRoom:
     """A room that this node hears.
 
@@ -153,11 +156,12 @@ class Rooms:
                     await self._streams.look(stream)
                 except Unavailable as error:
                     raise Unavailable(str(error), stored=None if unknown else False) from None
-                await asyncio.sleep(0.05)  # it was there, and did not listen: its leader is being elected
             except Unavailable as error:
                 unknown = unknown or error.stored is None
                 if error.stored is not None or not self._link.connected or loop.time() >= deadline:
                     raise Unavailable(str(error), stored=None if unknown else error.stored) from None
+            # A leader is being elected, or another copy of it has not got to the replicas so far.
+            await asyncio.sleep(_AGAIN)
 
     def publish_ephemeral(self, room: str, body: bytes) -> None:
         """Send without storing. Raises `Unavailable`."""

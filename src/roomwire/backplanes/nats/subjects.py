@@ -87,3 +87,10 @@ class Subjects:
     def slots(self, user: str) -> str:
         """The key of a user's slots."""
         return f"s.{token(user)}"
+
+    nodes = "n.*"
+    """The keys of all nodes."""
+
+    def node(self, name: str) -> str:
+        """The key of a node's policies."""
+        return f"n.{token(name)}"
