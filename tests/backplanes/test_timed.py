@@ -107,6 +107,7 @@ async def test_a_delivery_that_comes_later_is_measured_up_to_then(hub: MemoryHub
     assert meter.delivery.count == 0
     sinks[0].deliver("room", position.epoch, 1, 2, b"mine")
     assert (meter.delivery.count, meter.delivery.sum) == (1, 0.25)
+    clock.advance(1.0)
     await backplane.publish("room", b"another", key=None, policy=HistoryPolicy())
     await backplane.unsubscribe("room")
     sinks[0].deliver("room", position.epoch, 3, 4, b"another")

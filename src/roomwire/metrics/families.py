@@ -217,7 +217,7 @@ FAMILIES: tuple[Family, ...] = (
         _BACKPLANE,
         "roomwire_backplane_lag_seconds",
         "histogram",
-        "From the call that publishes to the delivery to this same node, of a sample: one of a room at a time",
+        "From the call that publishes to the delivery to this same node, of a sample: at most a hundred a second",
     ),
     Family(
         _BACKPLANE,

@@ -20,6 +20,8 @@ OPERATIONS = tuple(
     if inspect.iscoroutinefunction(member) and name not in ("start", "aclose")
 )
 """What is timed: every operation of the contract."""
+_EVERY = 0.01
+"""Seconds between two publications that are followed to their delivery: a hundred a second say enough."""
 _FORGOTTEN = 60.0
 """Seconds after which a publication of which nothing was heard makes way for the next one."""
 
@@ -36,7 +38,7 @@ def timed(backplane: Backplane, meter: Meter, stands_at: StandsAt) -> Backplane:
 class _Timed:
     """Passes everything on, and times the operations.
 
-    Of a room's publications one at a time is followed from the call to its delivery to this node.
+    A sample of the publications, of a room one at a time, is followed from the call to its delivery to this node.
     """
 
     def __init__(self, backplane: Backplane, meter: Meter, stands_at: StandsAt) -> None:
@@ -44,12 +46,13 @@ class _Timed:
         self._meter = meter
         self._stands_at = stands_at
         self._followed: dict[str, tuple[bytes, float]] = {}
+        self._next = 0.0
         for name in OPERATIONS:
             # One that fails on its first call has a histogram as well.
             meter.operation(name)
             setattr(self, name, self._time(name, getattr(backplane, name)))
         self._publish = self.publish
-        self.publish = self._follow
+        self.publish = self._sample
         self._unsubscribe = self.unsubscribe
         self.unsubscribe = self._forget
 
@@ -78,11 +81,17 @@ class _Timed:
     async def start(self, sink: Sink, node: str) -> None:
         await self._backplane.start(cast("Sink", _Watching(sink, self._followed, self._meter)), node)
 
-    async def _follow(self, room: str, body: bytes, **options: Any) -> Position:
-        other = self._followed.get(room)
+    def _sample(self, room: str, body: bytes, **options: Any) -> Awaitable[Position]:
         now = self._meter.clock()
-        if self._stands_at(room) is None or (other is not None and now < other[1] + _FORGOTTEN):
-            return await self._publish(room, body, **options)
+        if now < self._next or self._stands_at(room) is None:
+            return self._publish(room, body, **options)
+        other = self._followed.get(room)
+        if other is not None and now < other[1] + _FORGOTTEN:
+            return self._publish(room, body, **options)
+        self._next = now + _EVERY
+        return self._follow(room, body, now, options)
+
+    async def _follow(self, room: str, body: bytes, now: float, options: dict[str, Any]) -> Position:
         followed = self._followed[room] = (body, now)
         try:
             position = await self._publish(room, body, **options)

@@ -59,8 +59,10 @@ class Turn:
     @property
     def size(self) -> int:
         """Bytes that a member gets: of the blocks of several kinds their mean; 0 where nothing was written yet."""
-        sizes = [framing.size(block) for (_, framing), block in self._blocks.items()]
-        return sum(sizes) // len(sizes) if sizes else 0
+        size = 0
+        for (_, framing), block in self._blocks.items():
+            size += framing.size(block)
+        return size // (len(self._blocks) or 1)
 
     def has_served(self, membership: Membership) -> bool:
         """Whether there is nothing left in it for a member; who is not in its snapshot has it already."""
