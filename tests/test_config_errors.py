@@ -221,6 +221,10 @@ class TestAcrossKeys:
                 "server.node: at most 57 characters where there are workers, which append a number to it",
             ),
             (
+                "[server]\npath = '/api/publish'\n[api]\nkeys = ['k']\n",
+                "server.path: the publish API has this path ([api] keys): choose another one",
+            ),
+            (
                 '[rooms."a:{b"]\n',
                 "rooms.\"a:{b\": the room pattern 'a:{b' has a stray brace; a parameter is {name}, and * has no name",
             ),
@@ -252,6 +256,9 @@ class TestSecretsInErrors:
             ),
             (f"[server]\nssl_keyfile_password = ['{SECRET}']\n", {}, "found a value that is not shown"),
             (f'[server]\nport = "redis://user:{SECRET}@host"\n', {}, 'found "redis://***@host"'),
+            (f'[api]\nkeys = ["{SECRET} "]\n', {}, "since a header holds it"),
+            (f'[api]\nkeys = "{SECRET}"\n', {}, "found a value that is not shown"),
+            ('[api]\nkeys = ["env:P"]\n', {"P": SECRET + "\t"}, "since a header holds it"),
         ],
     )
     def test_are_not_shown(self, tmp_path: Path, toml: str, environ: dict[str, str], end: str) -> None:

@@ -46,8 +46,8 @@ class TestAnEvent:
     @pytest.mark.parametrize(
         ("change", "rule"),
         [
-            ({"rooms": "r"}, "unknown field 'rooms'"),
-            ({"x" * 1000: 1}, "unknown field 'xxx"),
+            ({"rooms": "r"}, "an unknown field"),
+            ({"x" * 1000: 1}, "an unknown field"),
             ({"room": None}, "room is a string"),
             ({"event": 1}, "event is a string"),
             ({"key": ""}, "key is printable"),
