@@ -339,3 +339,24 @@ def test_on_trio_it_says_so(redis_server: RedisServer) -> None:
 
     with pytest.raises(LocalError, match="trio"):
         anyio.run(main, backend="trio")
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_what_is_written_to_a_link_that_was_just_closed_was_not_sent(
+    redis_server: RedisServer, use_uvloop: bool
+) -> None:
+    async def main() -> None:
+        async with started(redis_server) as node:
+            await node.publish("r", b"1")
+            store = node.backplane._store
+            assert store is not None
+            link = store._wire(None, read=False)._link
+            assert link is not None
+            link.abort()  # the reader has not heard of it when the next one writes
+            with pytest.raises(Unavailable) as caught:
+                await node.publish("r", b"refused")
+            assert caught.value.stored is False
+            position = await node.backplane.publish("r", b"2", key=None, policy=POLICY)
+            assert position.offset == 2
+
+    anyio.run(main, backend_options={"use_uvloop": use_uvloop})

@@ -42,10 +42,12 @@ class DirectConnection:
     pack_commands: Callable[..., list[bytes]]
 
     def push(self, commands: Sequence[Command]) -> int:
-        """Write commands; returns their bytes. What the kernel does not take waits in the transport."""
+        """Write commands; returns their bytes, or 0: the link is closed. What the kernel does not take waits here."""
         data = b"".join(self.pack_commands(commands))
-        if self._writer is not None:
-            self._writer.write(data)
+        # Before the reader has heard of it; uvloop raises where asyncio drops what is written.
+        if self._writer is None or self._writer.transport.is_closing():
+            return 0
+        self._writer.write(data)
         return len(data)
 
     def abort(self) -> None:
@@ -156,6 +158,9 @@ class Wire:
         loop = asyncio.get_running_loop()
         now = loop.time()
         size = link.push(commands)
+        if not size:
+            self.drop("the link to Redis broke")
+            raise Unavailable("the link to Redis broke", stored=False)
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         self._pending += size
         for future in futures:
