@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roomwire.core.api import InvalidRequest
 from roomwire.core.errors import ConfigError, HandshakeRefused, InvalidCursor, InvalidMessage, RemoteError
 from roomwire.core.handshake import HandshakeRejected, InvalidHandshake
 from roomwire.core.publication import InvalidBody
-from tests.fuzz import backplane, frames, live, parsers
+from tests.fuzz import backplane, frames, live, parsers, publishing
 from tests.fuzz.harness import Target
 
 __all__ = ["TARGETS", "plan"]
@@ -95,6 +96,22 @@ _ALL = [
         backplane.make_reply,
         backplane.open_reply,
         {RemoteError: "the connection that asked for it is closed with 1011"},
+    ),
+    Target(
+        "request",
+        "the body of a request to publish, up to what goes to the backplane",
+        4,
+        publishing.make_request,
+        publishing.open_request,
+        {InvalidRequest: "the request is answered with 400"},
+    ),
+    Target(
+        "upload",
+        "a request with a body, by its length or in chunks",
+        3,
+        publishing.make_upload,
+        publishing.open_upload,
+        {HandshakeRefused: "the request is answered with the HTTP response that it holds"},
     ),
     Target(
         "live",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trustme
 
 from roomwire.testing.clock import VirtualClock
 from tests.server.live import SHELLS, LiveServer, Shell
 from tests.server.publishing import EVENT, KEY, HeldBackplane, api_server, post, request
-from tests.server.raw import connect, exchange
+from tests.server.raw import TIMEOUT, RawLink, connect, exchange
 from tests.server.watching import carriers, until
 
 EXPECT = "Expect: 100-continue"
@@ -171,3 +174,25 @@ def test_a_drain_waits_for_what_is_being_published(shell: Shell) -> None:
             server.call(held.may_go_on.set)
             assert link.response().status == 200
             drained.result()
+
+
+@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
+def test_it_is_the_same_over_tls(shell: Shell) -> None:
+    authority, ours, theirs = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(theirs)
+    body = json.dumps(EVENT).encode()
+
+    def link_to(server: LiveServer, data: bytes) -> RawLink:
+        sock = socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT)
+        link = RawLink(theirs.wrap_socket(sock, server_hostname="localhost"))
+        link.send(data)
+        return link
+
+    with api_server(shell, listen={"ssl": ours}) as server:
+        with link_to(server, request(b"", EXPECT, framing=f"Content-Length: {len(body)}")) as link:
+            assert link.read(len(CONTINUE)) == CONTINUE
+            link.send(body)
+            assert link.response().status == 200
+        with link_to(server, request(EVENT, key=None)) as link:
+            assert link.response().status == 401
