@@ -11,7 +11,12 @@ import socket
 
 import pytest
 
+from roomwire.cli._application import put_on_path
 from roomwire.cli._workers.supervisor import pause_before
+from roomwire.config import Settings
+from roomwire.config.settings import ServerSettings
+from roomwire.core.errors import PluginError
+from roomwire.plugins import make_transport
 from tests.cli.conftest import Project, running
 from tests.cli.workers import READY, Peer, project_with_workers, spread, spread_of, who, workers_of
 from tests.servers import RedisServer
@@ -191,19 +196,22 @@ class TestRefusals:
             f"Error: --workers: {what} serves in one process: leave out --workers, or use `roomwire run`\n"
         )
 
-    def test_a_transport_that_cannot_take_over(self, workers: Project) -> None:
-        workers.write(
-            "pigeon.py",
+    def test_a_transport_that_cannot_take_over(self, project: Project) -> None:
+        project.write(
+            "chatapp_pigeon.py",
             "from roomwire.transports.anyio import AnyioTransport\n"
             "from roomwire.transports.contract import Capabilities\n"
             "class Pigeon(AnyioTransport):\n    capabilities = Capabilities()\n",
         )
-        with running(workers.start("run", "--transport", "pigeon:Pigeon")) as process:
-            assert process.wait() == 2
-        assert (
-            'server.transport = "pigeon:Pigeon": it takes no connections over from another process,'
-            " as workers do: set server.workers = 1\n"
-        ) in process.seen
+        put_on_path(project.folder)
+        settings = Settings(server=ServerSettings(transport="chatapp_pigeon:Pigeon"))
+        assert make_transport(settings) is not None
+        with pytest.raises(PluginError) as caught:
+            make_transport(settings, handover=3)
+        assert str(caught.value) == (
+            'server.transport = "chatapp_pigeon:Pigeon": it takes no connections over from another process,'
+            " as workers do: set server.workers = 1"
+        )
 
     @pytest.mark.parametrize("command", [("run", "--reload"), ("dev", "--no-reload")])
     def test_what_the_configuration_says_of_workers_is_left_out_there(
