@@ -273,6 +273,16 @@ class TestLeases:
             assert item.value is not None
             assert len(json.loads(item.value)) == held == 5
 
+    async def test_a_bucket_that_was_made_anew_wrongly_ends_no_node(self, space: NatsSpace) -> None:
+        backplane = await space.make()
+        async with started(backplane, "a"):
+            await space.faults.lose()
+            name = f"KV_{space.prefix}_leases"
+            config = {"name": name, "subjects": [f"$KV.{space.prefix}_leases.>"], "storage": "memory"}
+            assert "error" not in await admin(space.server.port, f"STREAM.CREATE.{name}", config)
+            with pytest.raises(Unavailable, match="is not as this node needs it"):
+                await backplane.refresh([("r", Member("ann", "c", "1"))], [])
+
     async def test_a_bucket_of_another_kind_refuses_the_start(self, space: NatsSpace) -> None:
         name = f"KV_{space.prefix}_leases"
         config = {"name": name, "subjects": [f"$KV.{space.prefix}_leases.>"], "storage": "memory"}
@@ -280,6 +290,18 @@ class TestLeases:
         with pytest.raises(ConfigError, match=f"the bucket {name} is not as this node needs it: .*allow_msg_ttl"):
             async with started(await space.make(), "a"):
                 pass
+
+
+class TestSizes:
+    async def test_what_the_server_would_refuse_is_not_sent(self, space: NatsSpace) -> None:
+        """The server counts the headers as well, and would end the link."""
+        backplane = configured(await space.make())
+        async with started(backplane, "a"):
+            with pytest.raises(Unavailable, match="max_payload, 1048576") as caught:
+                await backplane.publish("r", bytes(1_048_576 - 50), key="k", policy=POLICY)
+            assert caught.value.stored is False
+            await backplane.publish("r", bytes(1_048_576 - 500), key="k", policy=POLICY)
+            assert backplane._link.connects == 1
 
 
 class TestStarting:

@@ -132,7 +132,7 @@ class NatsBackplane:
             await self._agreement.leave()
         await self._link.aclose()
         looks: list[Shared[Any]] = [stream.look for stream in self._streams.by_name.values()]
-        looks += [bucket.look for bucket in self._buckets]
+        looks += [bucket.open for bucket in self._buckets]
         tasks = {task for look in looks if (task := look.cancel()) is not None} | self._tasks
         for task in self._tasks:
             task.cancel()
@@ -142,7 +142,7 @@ class NatsBackplane:
     async def _came_up(self) -> None:
         """A connection was made: what has to be there is, and the lives of streams are known."""
         for bucket in self._buckets:
-            await bucket.look()
+            await bucket.open()
         if self._link.connects == 1:
             await self._agreement.compare()
         await self._streams.open(set(self._policies.values()))

@@ -108,7 +108,8 @@ class Bucket:
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
         self._epoch = ""
-        self.look: Shared[StreamInfo] = Shared(self._look)
+        self.open: Shared[StreamInfo] = Shared(self._look)
+        """Asks where it stands, and makes it where it is missing."""
         self._config: dict[str, Any] = {
             "name": self._stream,
             "description": "roomwire: leases of its nodes",
@@ -139,16 +140,25 @@ class Bucket:
             self._epoch = info.epoch
         return info
 
+    async def look(self) -> None:
+        """Make it where it is missing, and learn the store's time.
+
+        Raises:
+            Unavailable: it cannot be done, or it is not what it should be.
+        """
+        try:
+            await self.open()
+        except ConfigError as error:
+            logger.error("%s", error)  # once the node serves it is no reason to end it
+            raise Unavailable(str(error), stored=False) from None
+
     async def _again(self, do: Callable[[], Awaitable[Any]]) -> Any:
         """Do it, once more where the bucket is missing."""
         for _ in range(2):
             try:
                 return await do()
             except NoStream:
-                try:
-                    await self.look()
-                except ConfigError as error:
-                    raise Unavailable(str(error), stored=False) from None
+                await self.look()
         raise Unavailable(f"JetStream has no bucket {self._stream} now", stored=False)
 
     # --- reading

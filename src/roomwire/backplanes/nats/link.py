@@ -280,7 +280,7 @@ class Link:
         return replies
 
     async def _call(self, call: _Call, data: bytes, headers: bytes | None, timeout: float) -> Reply:
-        client = self._ready(len(data))
+        client = self._ready(len(data) + len(headers or b""))
         self._count += 1
         number = f"{self._count:x}"
         self._calls[number] = call
