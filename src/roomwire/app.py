@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomwire.core.closing import CloseCode, is_sendable
 from roomwire.core.errors import DeclarationError, LocalError
@@ -21,6 +21,9 @@ from roomwire.node.connection import Connection, check_reason, check_room_name
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current
+
+if TYPE_CHECKING:
+    from roomwire.asgi import AsgiApp
 
 __all__ = ["App", "Lifespan", "Member"]
 
@@ -64,6 +67,16 @@ class App:
         self.snapshots: PatternTable[Hook] = PatternTable()
         self.connect_hook: Hook | None = None
         self.disconnect_hook: Hook | None = None
+        self._asgi: AsgiApp | None = None
+
+    @property
+    def asgi(self) -> AsgiApp:
+        """This application as an ASGI application; see `roomwire.asgi`."""
+        if self._asgi is None:
+            from roomwire.asgi import AsgiApp
+
+            self._asgi = AsgiApp(self)
+        return self._asgi
 
     # --- declarations
 

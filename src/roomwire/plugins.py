@@ -96,7 +96,10 @@ TRANSPORTS = Group(
     "transport",
     ("server", "transport"),
     Transport,
-    {"anyio": "roomwire.transports.anyio:AnyioTransport"},
+    {
+        "anyio": "roomwire.transports.anyio:AnyioTransport",
+        "asgi": "roomwire.transports.asgi:AsgiTransport",
+    },
 )
 AUTHENTICATORS = Group(
     "roomwire.authenticators",

@@ -18,9 +18,9 @@ from roomwire.config import Loaded, Settings
 from roomwire.config.settings import joins_nothing
 from roomwire.core.errors import ConfigError
 from roomwire.node.node import Node, Page
-from roomwire.transports.contract import HttpResponse
+from roomwire.transports.contract import HttpResponse, Transport
 
-__all__ = ["build_node", "notify_service_manager", "serve"]
+__all__ = ["build_node", "notify_service_manager", "only_cause", "serve"]
 
 
 def build_node(
@@ -30,6 +30,7 @@ def build_node(
     loaded: Loaded | None = None,
     pages: Mapping[str, Page] | None = None,
     handover: int | None = None,
+    transport: Transport | None = None,
 ) -> Node:
     """A node with the configured adapters, not yet serving.
 
@@ -39,6 +40,7 @@ def build_node(
         loaded: where its values came from, for errors.
         pages: further HTTP resources by path.
         handover: a descriptor by which connections come, see `roomwire.transports.contract.ListenOptions`.
+        transport: in place of the configured one.
 
     Raises:
         ConfigError, PluginError: an adapter or its options are wrong.
@@ -53,7 +55,7 @@ def build_node(
         backplane=backplane,
         authenticator=plugins.make_authenticator(settings, loaded),
         origin=OriginPolicy(server.allowed_origins),
-        transport=plugins.make_transport(settings, handover=handover),
+        transport=transport or plugins.make_transport(settings, handover=handover),
         protocols=plugins.make_protocols(),
         name=server.node,
         limits=settings.limits,
@@ -109,7 +111,7 @@ async def serve(
             await node.serve(ready=ready)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        cause = _only_cause(group)
+        cause = only_cause(group)
         raise cause from cause.__cause__
 
 
@@ -125,7 +127,7 @@ async def _drain_on_signal(node: Node, scope: anyio.CancelScope, *, task_status:
                 tasks.start_soon(node.drain.run)
 
 
-def _only_cause(error: BaseException) -> BaseException:
+def only_cause(error: BaseException) -> BaseException:
     """What task groups wrapped, where it is one exception."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

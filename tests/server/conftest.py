@@ -11,17 +11,23 @@ import pytest
 from roomwire.core.policy import RoomPolicy
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import make_app
-from tests.server.live import SHELLS, LiveServer, Shell, live_server
+from tests.server.live import ASGI_HOSTS, SHELLS, LiveServer, Shell, live_server
 
 ROOMS = {"chat:*": RoomPolicy(presence=True, leave_grace=0.0), "news:*": RoomPolicy(broadcast_only=True)}
 
+USUAL_HOST = "asgi-uvicorn-sansio"
 Serve = Callable[..., LiveServer]
 
 
-@pytest.fixture(params=SHELLS)
-def shell(request: pytest.FixtureRequest) -> Shell:
-    """Every shell on every loop."""
-    return SHELLS[request.param]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every shell on every loop; what is marked as being about the wire alone on an ASGI host too."""
+    definition = metafunc.definition
+    chosen = any("shell" in str(mark.args[0]) for mark in definition.iter_markers("parametrize"))
+    if "shell" in metafunc.fixturenames and not chosen and not hasattr(metafunc.module, "shell"):
+        shells = list(SHELLS.values())
+        if definition.get_closest_marker("wire") and not definition.get_closest_marker("raw_only"):
+            shells += ASGI_HOSTS.values() if definition.get_closest_marker("every_host") else [ASGI_HOSTS[USUAL_HOST]]
+        metafunc.parametrize("shell", shells, ids=[shell.name for shell in shells])
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from roomwire.node.scope import Scope
 from roomwire.protocols.native import NativeProtocol
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio import AnyioTransport
+from roomwire.transports.asgi import AsgiTransport
 from roomwire.transports.contract import ListenOptions
 
 SECRET = "a secret of the tests, long enough for HS256"
@@ -45,6 +46,8 @@ class Shell:
     backend: str
     backend_options: Mapping[str, Any]
     shell: Any
+    host: str = ""
+    """The ASGI host (`tests.server.hosts`) that serves in place of a shell."""
 
 
 SHELLS = {
@@ -55,6 +58,11 @@ SHELLS = {
         Shell("portable-asyncio", "asyncio", {}, "portable"),
         Shell("portable-trio", "trio", {}, "portable"),
     )
+}
+
+ASGI_HOSTS = {
+    f"asgi-{host}": Shell(f"asgi-{host}", "asyncio", {"use_uvloop": True}, None, host)
+    for host in ("uvicorn-sansio", "uvicorn-wsproto", "hypercorn", "granian")
 }
 
 
@@ -250,15 +258,32 @@ def make_node(
         authenticator=options.pop("authenticator", None)
         or JwtAuthenticator(JwtOptions(algorithms=["HS256"], secret=SECRET)),  # type: ignore[arg-type]
         origin=OriginPolicy(origins),
-        transport=AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {}))),
+        transport=(
+            AsgiTransport()
+            if shell.host
+            else AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {})))
+        ),
         clock=clock,
         **{"protocols": [NativeProtocol()], "name": "node-1", "drain_timeout": 5.0, **options},
     )
 
 
 @contextmanager
-def serving(node: Node, portal: anyio.from_thread.BlockingPortal) -> Iterator[LiveServer]:
+def serving(node: Node, portal: anyio.from_thread.BlockingPortal, host: str = "") -> Iterator[LiveServer]:
     """Serve in the portal's loop until the end of the block; a fault of the node's is raised there."""
+    with ExitStack() as stack:
+        if host:
+            from tests.server.hosts import HOSTS
+
+            assert isinstance(node.transport, AsgiTransport)
+            port = stack.enter_context(portal.wrap_async_context_manager(HOSTS[host](node.transport)))
+        else:
+            port = 0
+        yield stack.enter_context(_serving(node, portal, port))
+
+
+@contextmanager
+def _serving(node: Node, portal: anyio.from_thread.BlockingPortal, port: int) -> Iterator[LiveServer]:
     addresses: list[str] = []
 
     async def start(*, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -269,7 +294,9 @@ def serving(node: Node, portal: anyio.from_thread.BlockingPortal) -> Iterator[Li
         await node.serve(ready=ready)
 
     future, _ = portal.start_task(start)
-    server = LiveServer(node, int(addresses[0].rpartition(":")[2]) if ":" in addresses[0] else 0, portal)
+    if addresses and ":" in addresses[0]:
+        port = int(addresses[0].rpartition(":")[2])
+    server = LiveServer(node, port, portal)
     server.ended = future
     try:
         yield server
@@ -287,7 +314,7 @@ def live_server(app: App, shell: Shell = SHELLS["callback-asyncio"], **options: 
     node = make_node(app, shell, **options)
     with (
         anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal,
-        serving(node, portal) as server,
+        serving(node, portal, shell.host) as server,
     ):
         yield server
 
@@ -305,5 +332,5 @@ def live_cluster(
         servers = []
         for number, app in enumerate(apps, start=1):
             node = make_node(app, shell, backplane=MemoryBackplane(hub=hub), name=f"node-{number}", **options)
-            servers.append(stack.enter_context(serving(node, portal)))
+            servers.append(stack.enter_context(serving(node, portal, shell.host)))
         yield servers

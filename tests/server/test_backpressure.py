@@ -16,14 +16,13 @@ import pytest
 
 from roomwire.core.commands import Join
 from roomwire.core.frames import Opcode
-from roomwire.core.limits import Limits
+from roomwire.core.limits import UNREAD_STATES, Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.positions import Position
 from roomwire.node import Connection
 from roomwire.node.unread import STATES_AT_ONCE
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.carrier import Carrier
-from roomwire.transports.anyio.outlet import UNREAD_STATES
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, LiveServer, Shell
@@ -208,6 +207,7 @@ def test_a_state_does_not_count_as_slowness(shell: Shell, serve: Serve, links: E
     assert [next_event(slow)["id"] for _ in ids] == ids
 
 
+@pytest.mark.wire
 def test_a_fan_out_of_several_turns_reaches_all_in_order_with_joins_in_between(
     shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +395,7 @@ def test_the_states_of_many_rooms_are_made_as_they_are_read(shell: Shell, serve:
         assert {link.event("room.state")["room"] for _ in rooms} == set(rooms), "who reads gets them all"
 
 
+@pytest.mark.wire
 def test_who_reads_none_of_many_resets_comes_back_for_them(shell: Shell, serve: Serve) -> None:
     server = serve(shell, limits=Limits(replay_bytes=1_000_000, max_state_size=1_000_000))
     with RawLink(server.raw(server.upgrade_request("stalled"))) as link:

@@ -20,6 +20,8 @@ from tests.server.conftest import ROOMS, Serve
 from tests.server.live import LiveServer, live_cluster
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 
 def refusal(server: LiveServer, user: str = "ann", query: str = "") -> tuple[int, Headers]:
     """The status and headers of a refusal."""

@@ -18,6 +18,8 @@ from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 FAILED = "the server failed; it has been logged"
 
 TABLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

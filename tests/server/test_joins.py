@@ -23,6 +23,8 @@ from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, Client, LiveServer, Shell
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 
 def join(client: Client, room: str, **data: Any) -> dict[str, Any]:
     reply: dict[str, Any] = client.request("room.join", data or None, room=room)["data"]

@@ -15,6 +15,8 @@ from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer, Shell
 
+pytestmark = pytest.mark.wire
+
 LATER = "last_event_id=later"
 NOT_RESUMABLE = (4005, "not resumable now")
 

@@ -61,6 +61,7 @@ def closed(link: RawLink) -> tuple[int, str]:
 # --- sizes
 
 
+@pytest.mark.wire
 def test_a_text_message_of_the_largest_size_and_one_byte_more(server: LiveServer) -> None:
     ann = server.connect("ann")
     ann.connection.send(text_of(SIZE))
@@ -69,12 +70,14 @@ def test_a_text_message_of_the_largest_size_and_one_byte_more(server: LiveServer
     assert ann.closed() == (1009, "message too big")
 
 
+@pytest.mark.wire
 def test_bytes_are_counted_and_not_characters(server: LiveServer) -> None:
     ann = server.connect("ann")
     ann.connection.send(json.dumps({"event": "size", "data": "é" * 40_000}, ensure_ascii=False))
     assert ann.closed()[0] == 1009
 
 
+@pytest.mark.wire
 def test_a_binary_message_of_the_largest_size_and_one_byte_more(server: LiveServer) -> None:
     ann = server.connect("ann")
     ann.connection.send(binary_of(SIZE))
@@ -83,6 +86,7 @@ def test_a_binary_message_of_the_largest_size_and_one_byte_more(server: LiveServ
     assert ann.closed()[0] == 1009
 
 
+@pytest.mark.wire
 def test_a_fragmented_message_of_the_largest_size_and_one_byte_more(server: LiveServer) -> None:
     ann = server.connect("ann")
     ann.connection.send(fragments(text_of(SIZE), 7))
@@ -147,6 +151,7 @@ def test_half_a_frame_and_a_reset_leave_nothing(server: LiveServer) -> None:
 # --- time
 
 
+@pytest.mark.wire
 def test_a_silent_client_is_dead_after_90_seconds_and_not_before(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     with upgraded(server) as link:
@@ -163,6 +168,7 @@ def test_a_silent_client_is_dead_after_90_seconds_and_not_before(server_on_clock
         assert closed(link) == (4001, "heartbeat missed")
 
 
+@pytest.mark.wire
 def test_any_frame_is_a_sign_of_life(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     with upgraded(server) as link:
@@ -191,6 +197,7 @@ def test_a_heartbeat_and_a_ping_come_every_30_seconds(server_on_clock: LiveServe
             assert opcodes == [(Opcode.PING, b""), (Opcode.TEXT, b'{"event":"heartbeat","data":{}}')]
 
 
+@pytest.mark.wire
 def test_a_token_that_expires_closes_the_connection_and_says_so_first(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     ann = server.connect("ann", token=make_token("ann", ttl=2))
@@ -222,6 +229,7 @@ def test_idle_is_who_sends_nothing_of_the_application(serve: Serve) -> None:
 # --- rates
 
 
+@pytest.mark.wire
 def test_too_many_messages_are_answered_and_the_connection_goes_on(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     ann = server.connect("ann")
@@ -254,6 +262,7 @@ def test_a_flood_of_bytes_ends_the_connection(serve: Serve) -> None:
     assert ann.closed()[0] == 4004
 
 
+@pytest.mark.wire
 def test_21_messages_that_cannot_be_read_within_a_minute(server_on_clock: LiveServer) -> None:
     server = server_on_clock
     ann = server.connect("ann")
@@ -285,6 +294,7 @@ def log_of(server: LiveServer) -> Log:
     return log
 
 
+@pytest.mark.wire
 def test_a_handler_that_blocks_pauses_its_own_connection_alone(shell: Shell, serve: Serve) -> None:
     server = serve(shell, limits=UNHURRIED)
     log = log_of(server)
@@ -319,6 +329,7 @@ def test_what_waits_in_the_inbox_is_bounded_by_what_one_read_brings(serve: Serve
     server.call(log_of(server).release.set)
 
 
+@pytest.mark.wire
 def test_a_handler_that_blocks_for_too_long_costs_its_connection(shell: Shell, serve: Serve) -> None:
     server = serve(shell, clock=VirtualClock(), limits=Limits(inbox_messages=2))
     log = log_of(server)

@@ -17,6 +17,8 @@ from tests.server.conftest import ROOMS, Serve
 from tests.server.live import Client, LiveServer, Shell, live_cluster
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 FORBIDDEN = {"recovered": False, "reason": "forbidden"}
 
 

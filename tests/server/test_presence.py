@@ -20,6 +20,8 @@ from tests.server.conftest import ROOMS, Serve
 from tests.server.live import UNHURRIED, Client, LiveServer, live_cluster
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 GRACE = {"chat:*": RoomPolicy(presence=True, leave_grace=2.0)}
 
 

@@ -20,6 +20,8 @@ from tests.server.conftest import ROOMS, Serve
 from tests.server.live import UNHURRIED, Client, LiveServer, live_cluster
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 DEEP = {"chat:*": RoomPolicy(history_size=5000, presence=False)}
 
 
@@ -57,6 +59,7 @@ def test_the_welcome_is_first_and_says_who_where_and_how_much(server: LiveServer
     assert rooms["chat:general"]["recovered"] is None
 
 
+@pytest.mark.raw_only
 def test_messages_sent_before_the_welcome_are_read_after_it(server: LiveServer) -> None:
     gate = anyio.Event()
 

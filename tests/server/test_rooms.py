@@ -18,6 +18,8 @@ from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer, Shell
 
+pytestmark = [pytest.mark.wire, pytest.mark.every_host]
+
 
 def named(events: list[object], name: str) -> list[dict[str, object]]:
     return [event for event in events if isinstance(event, dict) and event["event"] == name]

@@ -15,6 +15,8 @@ from tests.server.live import UNHURRIED, Client, Shell
 from tests.server.test_resume import lose
 from tests.server.watching import until
 
+pytestmark = pytest.mark.wire
+
 
 class Slow:
     """A snapshot that is made while the test does something else."""

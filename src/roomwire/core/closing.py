@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["REASONS", "CloseCode", "Closing", "is_sendable", "reconnects"]
+__all__ = ["REASONS", "CloseCode", "Closing", "fitting", "is_sendable", "reconnects"]
 
 
 class CloseCode(IntEnum):
@@ -62,6 +62,8 @@ REASONS: dict[int, str] = {
     CloseCode.IDLE: "idle",
 }
 
+_MAX_REASON = 123
+"""Bytes: a control frame has 125, and the code takes two."""
 _FINAL = {1000, 1002, 1003, 1007, 1008, 1009}
 # No JSON message may precede these: the peer cannot be trusted to read on, or cannot keep up.
 _SILENT = {1002, 1007, 1009, CloseCode.TOO_SLOW}
@@ -75,6 +77,11 @@ def reconnects(code: int) -> bool:
 def is_sendable(code: int) -> bool:
     """Whether `code` may stand in a close frame (RFC 6455 section 7.4.1 and the IANA registry)."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def fitting(reason: str) -> str:
+    """A reason as a close frame takes it: 123 bytes of UTF-8, cut at a character's boundary (RFC 6455 section 5.5)."""
+    return reason.encode(errors="replace")[:_MAX_REASON].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-__all__ = ["Limits", "TokenBucket"]
+__all__ = ["UNREAD_STATES", "Limits", "TokenBucket"]
+
+UNREAD_STATES = 5
+"""States of the largest size that may wait for a reader, besides a replay of the largest size: the node makes
+four for one connection at a time."""
+_EVENT = 200
+"""Bytes that an event of a replay has besides its data: names, id, frame."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -101,6 +107,11 @@ class Limits:
     """For the first message after a handshake with ``last_event_id=later``."""
     handler_warning: PositiveFloat = 1.0
     """A handler that takes longer is logged by name."""
+
+    @property
+    def max_unread(self) -> int:
+        """Bytes of replays and states that may wait for a reader; they do not count as slowness, but have this bound."""
+        return self.replay_bytes + _EVENT * self.replay_events + UNREAD_STATES * self.max_state_size
 
 
 class TokenBucket:

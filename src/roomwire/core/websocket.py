@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from roomwire.core.assembly import FrameAssembler
-from roomwire.core.closing import CloseCode, is_sendable
+from roomwire.core.closing import CloseCode, fitting, is_sendable
 from roomwire.core.deflate import COMPRESS_FROM, MIN_WINDOW_BITS, Deflate, compress
 from roomwire.core.errors import LocalError, ProtocolViolation
 from roomwire.core.frames import (
@@ -275,8 +275,7 @@ class WebSocket:
     def _close_frame(self, code: int, reason: str = "") -> bytes:
         if code == _NO_STATUS:
             return self._frame(Opcode.CLOSE, b"")
-        text = reason.encode(errors="replace")[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
-        return self._frame(Opcode.CLOSE, code.to_bytes(2, "big") + text.encode())
+        return self._frame(Opcode.CLOSE, code.to_bytes(2, "big") + fitting(reason).encode())
 
     def _compress(self, deflate: Deflate, payload: bytes) -> bytes:
         server = self._role is Role.SERVER

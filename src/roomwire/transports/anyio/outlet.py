@@ -19,15 +19,10 @@ from roomwire.core.outbox import Outbox
 from roomwire.transports.anyio.flow import WriteStall
 from roomwire.transports.contract import Host
 
-__all__ = ["ENDED", "THROUGH_SHELL", "UNREAD_STATES", "Outlet"]
+__all__ = ["ENDED", "THROUGH_SHELL", "Outlet"]
 
 ENDED = -1
 """In place of a descriptor: nothing goes out any more."""
-UNREAD_STATES = 5
-"""States of the largest size that may wait for a reader, besides a replay of the largest size: the node makes
-four for one connection at a time."""
-_EVENT = 200
-"""Bytes that an event of a replay has besides its data: names, id, frame."""
 THROUGH_SHELL = -2
 """In place of a descriptor: the shell writes everything."""
 
@@ -116,8 +111,8 @@ class Outlet:
         held = self._held() if self._counted else 0
         # Replays and states are bounded where they are asked for. Resets of many rooms are not: who has read
         # none of so many states comes back for the rest.
-        most = limits.replay_bytes + _EVENT * limits.replay_events + UNREAD_STATES * limits.max_state_size
-        too_many = not counted and self._outbox.uncounted and self._outbox.uncounted + len(block) > most
+        unread = self._outbox.uncounted
+        too_many = not counted and unread and unread + len(block) > limits.max_unread
         if too_many or not self._outbox.push(block, len(block), messages, held=held, counted=counted):
             self._overflowed()
 
