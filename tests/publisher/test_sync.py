@@ -98,7 +98,8 @@ class TestWhileRedisIsAway:
     def test_what_was_not_answered_is_unknown_and_takes_effect_once(
         self, node: LiveServer, redis_server: RedisServer, redis_options: dict[str, object]
     ) -> None:
-        with Publisher("redis", redis_options, patience=0) as publisher:
+        quick = {**redis_options, "command_timeout": 0.3, "connect_timeout": 0.3}
+        with Publisher("redis", quick, patience=0) as publisher:
             first = publisher.publish("chat:paused", "n", 0)
             redis_server.pause()
             with pytest.raises(PublishFailed) as failure:
