@@ -110,7 +110,7 @@ class Limits:
 
     @property
     def max_unread(self) -> int:
-        """Bytes of replays and states that may wait for a reader; they do not count as slowness, but have this bound."""
+        """Bytes of replays and states that may wait for one reader. They do not count as slowness."""
         return self.replay_bytes + _EVENT * self.replay_events + UNREAD_STATES * self.max_state_size
 
 
