@@ -50,9 +50,9 @@ class RedisFaults:
 
 
 class OnRedis(Base):
-    lease = 1.2
-    idempotency_window = 1.0
-    pace = 0.5
+    lease = 1.0
+    idempotency_window = 0.8
+    pace = 0.35
 
     @pytest.fixture
     def server(self, redis_server: RedisServer) -> RedisServer:
