@@ -13,8 +13,8 @@ from tests.servers import NatsServer
 
 
 class TestConformance(BackplaneConformance):
-    lease = 1.2
-    idempotency_window = 1.0
+    lease = 0.9
+    idempotency_window = 0.7
     pace = 0.5
 
     @pytest.fixture

@@ -93,7 +93,7 @@ class TestRestarts:
 
 class TestLostAnswers:
     async def test_a_publish_without_an_answer_is_unknown_and_its_retry_finds_it(self, space: NatsSpace) -> None:
-        backplane = await space.make(request_timeout=0.3, operation_timeout=0.5, probe_interval=30)
+        backplane = await space.make(request_timeout=0.2, operation_timeout=0.3, probe_interval=30)
         async with started(backplane, "a"), started(other := await space.make(), "b"):
             start = await publish(backplane, b"before")
             space.faults.proxies[backplane].silent = True

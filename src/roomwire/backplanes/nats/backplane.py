@@ -106,7 +106,7 @@ class NatsBackplane:
         self._rooms = Rooms(
             self._link, self._js, self._streams, subjects, options, bodies, sink, self._policy_of, self._spawn
         )
-        self._history = History(self._js, self._streams, self._rooms, subjects, options, bodies)
+        self._history = History(self._js, self._streams, self._rooms, subjects, bodies)
         self._buckets = [
             Bucket(self._js, options, bodies, self._clock, name) for name in (subjects.leases, subjects.replies)
         ]

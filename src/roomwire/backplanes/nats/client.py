@@ -19,13 +19,17 @@ from nats.protocol import command
 
 from roomwire.backplanes.nats.options import NatsOptions
 
-__all__ = ["Handler", "NatsClient"]
+__all__ = ["Handler", "NatsClient", "NoTls"]
 
 Handler = Callable[[str, bytes, "bytes | None"], None]
 """Called with the subject, the body and the header block of a message; it must not block or raise."""
 
 PING_INTERVAL = 10
 OUTSTANDING_PINGS = 2
+
+
+class NoTls(NatsError):
+    """TLS was demanded."""
 
 
 class NatsClient(Client):
@@ -83,7 +87,7 @@ class NatsClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._wants_tls and not (info.get("tls_required") or info.get("tls_available")):
             # Before anything is sent: the credentials would be read on the way.
-            raise NatsError("the server offers no TLS")
+            raise NoTls("the server offers no TLS")
         if self._wants_tls:
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from roomwire.backplanes.nats.jetstream import JetStream, Message, NoStream, StreamInfo
-from roomwire.backplanes.nats.options import NatsOptions
 from roomwire.backplanes.nats.rooms import Rooms
 from roomwire.backplanes.nats.streams import Stream, Streams
 from roomwire.backplanes.nats.subjects import Subjects
@@ -16,21 +15,16 @@ __all__ = ["History"]
 
 _SOON = 30.0
 """Seconds in which a read has ended: a message that has longer to live does not expire in the middle of it."""
-_MANY = 1 << 40
-"""How many follow on a message, where the leader was not asked so far."""
 
 
 class History:
     """See the module's text."""
 
-    def __init__(
-        self, js: JetStream, streams: Streams, rooms: Rooms, subjects: Subjects, options: NatsOptions, bodies: Bodies
-    ) -> None:
+    def __init__(self, js: JetStream, streams: Streams, rooms: Rooms, subjects: Subjects, bodies: Bodies) -> None:
         self._js = js
         self._streams = streams
         self._rooms = rooms
         self._subjects = subjects
-        self._replicated = options.replicas > 1
         self._bodies = bodies
 
     async def page(self, room: str, since: Position | None, limit: int) -> Page:
@@ -47,7 +41,7 @@ class History:
         if since.offset > info.last:
             return Page(top, (), "fork")  # the leader says so
         agreed = self._rooms.agreed(room, info)
-        messages, complete = await self._read(stream, room, since.offset, limit)
+        messages, complete = await self._read(stream, info, room, since.offset, limit)
         contiguous = await self._contiguous(stream, info, messages, since.offset)
         if not contiguous:
             return Page(top, (), "too_old" if stream.policy.size else "no_history")
@@ -67,7 +61,9 @@ class History:
             self._rooms.agree(room, top)
         return page
 
-    async def _read(self, stream: Stream, room: str, since: int, limit: int) -> tuple[list[Message], bool]:
+    async def _read(
+        self, stream: Stream, info: StreamInfo, room: str, since: int, limit: int
+    ) -> tuple[list[Message], bool]:
         """Messages of a room at and after `since`, and whether there are no more."""
         subject = self._subjects.stored(stream.policy, self._subjects.partition(room), room)
         try:
@@ -80,12 +76,15 @@ class History:
             if messages and messages[-1].pending:
                 return messages, False
             # A replica that lags does not know what it lacks.
-            while self._replicated and len(messages) < limit:
+            while info.config.get("num_replicas", 1) > 1 and len(messages) < limit:
                 last = messages[-1].seq if messages else since
                 found = await self._js.at_leader(stream.name, {"seq": max(last + 1, 1), "next_by_subj": subject})
                 if found is None:
                     break
-                messages.append(found._replace(pending=_MANY if len(messages) + 1 == limit else 0))
+                messages.append(found)
+                if len(messages) == limit:
+                    rest = await self._js.count(stream.name, subject) - limit
+                    messages[-1] = found._replace(pending=max(1, rest))
         except NoStream:
             raise Unavailable("JetStream has no stream for the room now") from None
         return messages, not (messages and messages[-1].pending)

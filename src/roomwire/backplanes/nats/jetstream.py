@@ -126,6 +126,18 @@ class JetStream:
         found: dict[str, Any] = json.loads(reply.data)
         return found, sent
 
+    async def count(self, stream: str, subject: str) -> int:
+        """How many messages a subject has, by the leader.
+
+        Raises:
+            NoStream, Unavailable: nobody can tell.
+        """
+        found, _ = await self._request(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        if "error" in found:
+            raise NoStream
+        counts: dict[str, int] = found["state"].get("subjects") or {}
+        return counts.get(subject, 0)
+
     async def put(self, subject: str, data: bytes, headers: Mapping[str, str], timeout: float = 0) -> Ack:
         """Store a message.
 
@@ -185,7 +197,8 @@ class JetStream:
         error = found.get("error")
         if error is None:
             message = found["message"]
-            headers = base64.b64decode(message.get("hdrs", ""))
+            # As a direct get has it.
+            headers = base64.b64decode(message.get("hdrs", "")) + f"\r\nNats-Time-Stamp: {message['time']}\r\n".encode()
             return Message(message["subject"], message["seq"], headers, base64.b64decode(message.get("data", "")), 0)
         if error.get("err_code") == _NO_MESSAGE:
             return None

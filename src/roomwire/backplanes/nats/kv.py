@@ -108,6 +108,7 @@ class Bucket:
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
         self._epoch = ""
+        self._replicated = options.replicas > 1
         self.open: Shared[StreamInfo] = Shared(self._look)
         """Asks where it stands, and makes it where it is missing."""
         self._config: dict[str, Any] = {
@@ -138,6 +139,7 @@ class Bucket:
                     f"NATS: the bucket {self._stream} is not as this node needs it: {'; '.join(problems)}"
                 )
             self._epoch = info.epoch
+        self._replicated = info.config.get("num_replicas", 1) > 1
         return info
 
     async def look(self) -> None:
@@ -173,7 +175,7 @@ class Bucket:
 
     async def read(self, key: str) -> Item:
         """What a key has. Raises `Unavailable`."""
-        subject, leader = self._prefix + key, self._options.replicas > 1
+        subject, leader = self._prefix + key, self._replicated
         return self._item(await self._again(lambda: self._js.last(self._stream, subject, leader=leader)))
 
     async def scan(self, keys: str) -> dict[str, Item]:

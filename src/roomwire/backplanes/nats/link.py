@@ -10,13 +10,14 @@ import asyncio
 import logging
 import random
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from nats.errors import Error as NatsError
 
-from roomwire.backplanes.nats.client import Handler, NatsClient
+from roomwire.backplanes.nats.client import Handler, NatsClient, NoTls
 from roomwire.backplanes.nats.options import NatsOptions
 from roomwire.backplanes.nats.wire import Reply, status_of
 from roomwire.core.errors import ConfigError, Unavailable
@@ -190,7 +191,10 @@ class Link:
             fault = client.fault or error
             self._reason = f"{host}: {str(fault).removeprefix('nats: ') or type(fault).__name__}"
             await client.dispose()
-            if "authorization" in self._reason.lower() and not ready.done():
+            refused = (
+                isinstance(fault, (NoTls, ssl.SSLCertVerificationError)) or "authorization" in self._reason.lower()
+            )
+            if refused and not ready.done():
                 ready.set_exception(ConfigError(f"backplane.options: {self._reason}"))
             return None
         except BaseException:
