@@ -18,6 +18,11 @@ __all__ = ["BACKPLANES", "BRIEF_TTL", "Backplane", "Cluster", "cluster_of"]
 Backplane = Literal["redis", "nats"]
 BACKPLANES: tuple[Backplane, ...] = ("redis", "nats")
 
+OPTIONS: dict[Backplane, Callable[[str], dict[str, Any]]] = {
+    "redis": lambda url: {"url": url},
+    "nats": lambda url: {"servers": [url]},
+}
+
 BRIEF_TTL = 2.0
 """Seconds that rooms of the kind "brief" keep their events."""
 
@@ -36,7 +41,7 @@ LIMITS: dict[str, Any] = {
     "frames_per_second": 10_000.0,
     "frame_burst": 10_000,
     "heartbeat_interval": 2.0,
-    "replay_events": 5000,
+    "replay_events": 20_000,
     "connections_per_user": 5,
 }
 
@@ -76,7 +81,7 @@ class Cluster:
                     "auth": {"type": "jwt"},
                     "auth.options": {"algorithms": ["HS256"], "secret": SECRET},
                     "backplane": {"type": backplane},
-                    "backplane.options": {"url": f"{backplane}://127.0.0.1:{link.port}"},
+                    "backplane.options": OPTIONS[backplane](f"{backplane}://127.0.0.1:{link.port}"),
                     "limits": LIMITS,
                     "logging": {"format": "json"},
                     **ROOMS,
@@ -121,14 +126,9 @@ class Cluster:
         for node in self.nodes:
             node.wait_ready()
 
-    def tracebacks(self) -> list[str]:
-        """What nodes have logged with a traceback: none is expected."""
-        return [
-            f"{node.name}: {line[-600:]}"
-            for node in self.nodes
-            for line in node.log.splitlines()
-            if '"exception"' in line or "Traceback" in line
-        ]
+    def new_tracebacks(self) -> list[str]:
+        """What nodes have logged with a traceback since the last call, but for a store that could not be reached."""
+        return [line for node in self.nodes for line in node.new_tracebacks()]
 
     def stop(self) -> None:
         """End everything."""

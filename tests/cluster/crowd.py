@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -97,12 +98,16 @@ class Crowd:
         ports: gives the ports of the servers that a client may choose from.
         chance: the run's randomness.
         backoff: the first bound of the back-off, seconds; the protocol's is 1.
+        patience: seconds for what is not acknowledged in the end.
     """
 
-    def __init__(self, ports: Callable[[], Sequence[int]], chance: Random, *, backoff: float = 1.0) -> None:
+    def __init__(
+        self, ports: Callable[[], Sequence[int]], chance: Random, *, backoff: float = 1.0, patience: float = _PATIENCE
+    ) -> None:
         self.ports = ports
         self.chance = chance
         self.backoff = backoff
+        self.patience = patience
         self.members: list[Member] = []
         self.products: list[Product] = []
         self.publishers: list[Publisher] = []
@@ -142,20 +147,32 @@ class Crowd:
             publisher.stopped = False
             self.task(publisher.run())
 
+    async def hush(self) -> None:
+        """Publishers stop; wait until nothing is under way any more."""
+        for publisher in self.publishers:
+            publisher.stopped = True
+        await self.until(lambda: not self._publishing() and not self.behind(self.tops()), "it is quiet")
+
     async def settle(self) -> dict[str, Position]:
         """All publishers have stopped, and every client has what was published; one last event in each room.
+
+        What is not acknowledged within `patience` seconds of the end is given up: nobody was promised anything.
 
         Returns:
             The positions of these last events.
         """
         for publisher in self.publishers:
             publisher.stopped = True
-        await self.until(lambda: not self._publishing(), "the publishers have their acknowledgements")
+        await self.until(lambda: not self._publishing(), "all is acknowledged", patience=self.patience, must=False)
+        for task in self._tasks:
+            if task.get_name() == "Publisher.run":
+                task.cancel()
         finals: dict[str, Position] = {}
-        for publisher in {publisher.room: publisher for publisher in self.publishers}.values():
-            position = await publisher.tell()
+        # By clients that wait for nothing: messages of one client are handled one after the other.
+        for number, room in enumerate(dict.fromkeys(publisher.room for publisher in self.publishers)):
+            position = await self.publisher(f"last-{number:04}-{os.urandom(4).hex()}", room, 1.0).tell()
             assert position is not None
-            finals[publisher.room] = position
+            finals[room] = position
         await self.until(lambda: not self.behind(finals), "every client has the last event", patience=30.0, must=False)
         return finals
 

@@ -93,6 +93,9 @@ class _Pair:
                 self._near.write(data)
             return
         self.subscribes = self.subscribes or _SUBSCRIBES in data.upper()
+        link = self.link
+        if link.trap and link.trap in data:
+            link.trap, link.mode = b"", link.trap_mode
         if self._far is None:
             self._early.append(data)
         else:
@@ -125,6 +128,7 @@ class Link:
         mode: what becomes of the bytes.
         target: gives the port for a new connection; may be replaced.
         lost_bytes: bytes dropped so far.
+        trap, trap_mode: see `set_at`.
     """
 
     def __init__(self, links: Links, target: Callable[[], int]) -> None:
@@ -134,6 +138,8 @@ class Link:
         self.pairs: set[_Pair] = set()
         self.port = 0
         self.lost_bytes = 0
+        self.trap = b""
+        self.trap_mode = Mode.PASS
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
@@ -157,6 +163,14 @@ class Link:
                     pair.set_reading(stalled)
 
         self._links.run(change)
+
+    def set_at(self, marker: bytes, mode: Mode) -> None:
+        """The same from the moment at which a client sends these bytes."""
+
+        def set_trap() -> None:
+            self.trap, self.trap_mode = marker, mode
+
+        self._links.run(set_trap)
 
     def cut(self, *, subscribed: bool | None = None, then: Mode | None = None) -> int:
         """Cut all connections, or those whose client has or has not subscribed; returns how many these were.

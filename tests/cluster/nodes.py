@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ __all__ = ["SECRET", "NodeProcess", "toml"]
 ROOT = Path(__file__).parents[2]
 SECRET = "the secret of a cluster that lives for a minute"
 START_TIMEOUT = 30.0
+_EXPECTED = re.compile(r"^roomwire\.core\.errors\.Unavailable\b", re.M)
 END_TIMEOUT = 40.0
 
 
@@ -51,6 +53,7 @@ class NodeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self._paused = False
+        self._judged = 0
         self.log_path = directory / f"{name}.log"
 
     @property
@@ -68,6 +71,19 @@ class NodeProcess:
     def log(self) -> str:
         """What it and those before it have written."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def new_tracebacks(self) -> list[str]:
+        """The tracebacks in its log since the last call; `Unavailable` is a fault of the store's."""
+        found = []
+        for line in self.log[self._judged :].splitlines():
+            if '"exception"' in line:
+                record = json.loads(line)
+                if not _EXPECTED.search(record["exception"]):
+                    found.append(f"{self.name}: {record['message']}\n{record['exception']}")
+            elif line.startswith("Traceback"):
+                found.append(f"{self.name}: {line}")
+        self._judged = len(self.log)
+        return found
 
     def launch(self) -> None:
         """Start it; it is not ready yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +30,7 @@ class Run:
         chance: for whatever the row leaves to chance.
         long: whether it has the sizes of the promises, and not those of the test suite.
         expected: reasons for which a reset may be told here.
+        resets: how many clients are to be told one, in all; None where that depends.
         figures: what it is worth to know, by name.
         misses: what did not come up to the promise, besides the checker's findings.
         slow: what took longer than promised.
@@ -40,8 +42,10 @@ class Run:
         self.name = name
         self.long = long
         self.chance = cluster.chance(name)
-        self.crowd = Crowd(cluster.ports, cluster.chance(f"{name} clients"), backoff=1.0 if long else 0.25)
+        pace = {"backoff": 1.0, "patience": 60.0} if long else {"backoff": 0.25, "patience": 1.0}
+        self.crowd = Crowd(cluster.ports, cluster.chance(f"{name} clients"), **pace)
         self.expected: set[str] = set()
+        self.resets: int | None = None
         self.figures: dict[str, str] = {}
         self.misses: list[str] = []
         self.slow: list[str] = []
@@ -145,13 +149,24 @@ class Report:
     seconds: float
     tracebacks: list[str] = field(default_factory=list)
 
+    def as_json(self) -> str:
+        """One line; the inverse is `from_json`."""
+        return json.dumps({**vars(self), "findings": vars(self.findings)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Report:
+        """See `as_json`."""
+        fields = json.loads(line)
+        findings = Findings(**{**fields["findings"], "resets": Counter(fields["findings"]["resets"])})
+        return cls(**{**fields, "findings": findings})
+
     @property
     def faults(self) -> list[str]:
         """All that must not be; wall-clock bounds are not among it."""
         faults = list(self.misses)
         if self.findings.faults:
             faults += self.findings.cases
-        return faults + [f"a node logged {line}" for line in self.tracebacks]
+        return faults + [f"a node logged a traceback: {text}" for text in self.tracebacks]
 
 
 ROWS: dict[str, Row] = {}
@@ -171,13 +186,17 @@ def row(
 
 def perform(chosen: Row, cluster: Cluster, *, long: bool) -> Report:
     """Run a row on a cluster, which is whole again afterwards."""
-    logged = len(cluster.tracebacks())
+    cluster.new_tracebacks()
 
     async def main() -> tuple[Run, Findings]:
         run = Run(cluster, chosen.name, long=long)
         try:
-            await chosen.function(run)
-            return run, run.findings or run.crowd.judge(await run.crowd.settle())
+            try:
+                await chosen.function(run)
+                return run, run.findings or run.crowd.judge(await run.crowd.settle())
+            except Exception as error:  # noqa: BLE001  a row that cannot be finished is a fault like others
+                run.misses.append(f"it was not finished: {error!r}")
+                return run, run.crowd.judge({})
         finally:
             run.crowd.end()
             await run.crowd.gone()
@@ -189,6 +208,7 @@ def perform(chosen: Row, cluster: Cluster, *, long: bool) -> Report:
         cluster.mend()
     told = Counter({reason: count for reason, count in findings.resets.items() if reason not in run.expected})
     run.expect(not told, f"resets that need not be: {dict(told)}")
+    run.expect(run.resets in (None, findings.resets.total()), f"{run.resets} resets expected: {findings.resets}")
     _figures(run)
     return Report(
         chosen.name,
@@ -199,7 +219,7 @@ def perform(chosen: Row, cluster: Cluster, *, long: bool) -> Report:
         run.misses,
         run.slow,
         time.monotonic() - began,
-        cluster.tracebacks()[logged:],
+        cluster.new_tracebacks(),
     )
 
 
