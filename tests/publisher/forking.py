@@ -17,7 +17,8 @@ ROOM = sys.argv[2]
 
 
 def publish(text: str) -> None:
-    print(publisher.publish(ROOM, "told", text).id, flush=True)  # noqa: T201
+    # In one piece: threads and processes share the pipe.
+    os.write(1, f"{publisher.publish(ROOM, 'told', text).id}\n".encode())
 
 
 def work(name: str) -> None:

@@ -301,3 +301,6 @@ class TestOnNats:
                 assert [client.receive_until("told")["data"] for _ in range(3)] == [0, 1, 2]
                 late = server.connect("bob", query=f"last_event_id=chat%253Ageneral@{since}")
                 assert late.welcome["rooms"]["chat:general"]["reason"] == "too_old"
+                # With other policies it would publish into a stream in which no node looks for the room.
+                with pytest.raises(LocalError, match="chat:"), Publisher("nats", options) as other:
+                    other.publish("chat:general", "told", "nowhere")

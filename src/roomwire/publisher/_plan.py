@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roomwire import plugins
-from roomwire.backplanes.contract import Backplane, HistoryPolicy
+from roomwire.backplanes.contract import Backplane, HistoryPolicy, PolicyAware
 from roomwire.config import BackplaneSettings, Loaded, Settings, load
 from roomwire.core.errors import ConfigError
 from roomwire.core.limits import Limits
@@ -46,7 +46,7 @@ class Plan:
     Attributes:
         make: makes the backplane, not started.
         name, where: what it is called, and the setting that says so, for errors.
-        policies: the room policies by pattern.
+        rooms, policies: the room policies by pattern, as they are given and as they are looked up.
         limits: those of the nodes.
         patience: seconds in which a publish is tried again.
     """
@@ -54,6 +54,7 @@ class Plan:
     make: Callable[[], Backplane]
     name: str
     where: str
+    rooms: Mapping[str, RoomPolicy]
     policies: PatternTable[RoomPolicy]
     limits: Limits
     patience: float
@@ -74,7 +75,9 @@ class Plan:
             return cls.of_settings(settings, None, patience)
         if options:
             raise ConfigError("options belong to a backplane that is named; a function that makes one has them in it")
-        return cls(backplane, "the backplane", "the publisher", _table(rooms or {}), limits or Limits(), patience)
+        return cls(
+            backplane, "the backplane", "the publisher", rooms or {}, _table(rooms or {}), limits or Limits(), patience
+        )
 
     @classmethod
     def of_settings(cls, settings: Settings, loaded: Loaded | None, patience: float) -> Plan:
@@ -85,7 +88,7 @@ class Plan:
         def make() -> Backplane:
             return plugins.make_backplane(settings, loaded)
 
-        return cls(make, name, where, _table(settings.rooms), settings.limits, patience)
+        return cls(make, name, where, settings.rooms, _table(settings.rooms), settings.limits, patience)
 
     @classmethod
     def of_config(cls, path: str | Path | None, env_file: str | Path | None, patience: float) -> Plan:
@@ -115,13 +118,19 @@ class Plan:
                 " one publishes; choose one that joins processes, for the nodes and here, or have a node publish:"
                 " app.publish in its own process, or POST /api/publish ([api] keys)"
             )
+        if isinstance(backplane, PolicyAware):
+            policies = {"": _DEFAULT_POLICY, **self.rooms}
+            backplane.configure({pattern: _history(policy) for pattern, policy in policies.items()}, self.kept)
         return backplane
 
     def kept(self, room: str) -> HistoryPolicy:
         """How much of a room's past is kept."""
         found = self.policies.match(room)
-        policy = found[0] if found is not None else _DEFAULT_POLICY
-        return HistoryPolicy(policy.history_size, policy.history_ttl)
+        return _history(found[0] if found is not None else _DEFAULT_POLICY)
+
+
+def _history(policy: RoomPolicy) -> HistoryPolicy:
+    return HistoryPolicy(policy.history_size, policy.history_ttl)
 
 
 def _table(rooms: Mapping[str, RoomPolicy]) -> PatternTable[RoomPolicy]:
