@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from roomwire.backplanes.contract import HistoryPolicy
 from roomwire.backplanes.nats import NatsBackplane
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
@@ -43,6 +44,13 @@ def cluster(nats_session: NatsServer) -> Iterator[list[LiveServer]]:
 def presence(client: Client) -> list[tuple[str, str]]:
     events = client.events_before("whoami")
     return [(e["event"], e["data"]["user"]) for e in events if e["event"] in ("presence.join", "presence.leave")]
+
+
+def test_a_node_tells_the_backplane_the_policies_of_rooms(cluster: list[LiveServer]) -> None:
+    backplane = _backplane(cluster[0])
+    assert backplane._policies == {"": HistoryPolicy(), "chat:*": HistoryPolicy(100, 3600.0)}
+    assert backplane._policy_of("chat:general") == HistoryPolicy(100, 3600.0)
+    assert backplane._policy_of("elsewhere") == HistoryPolicy()
 
 
 def test_an_event_crosses_with_the_same_id(cluster: list[LiveServer]) -> None:

@@ -118,6 +118,12 @@ class TestTable:
         assert table.match("a") is None
         assert self.table("a")
 
+    def test_its_items_are_the_most_specific_first(self) -> None:
+        found = self.table("chat:*", "chat:general").items()
+        assert [(pattern.text, value) for pattern, value in found] == [
+            (text, text) for text in ("chat:general", "chat:*")
+        ]
+
     @pytest.mark.parametrize(
         ("room", "winner"),
         [
