@@ -15,9 +15,10 @@ from roomwire.core.closing import CloseCode, is_sendable
 from roomwire.core.errors import DeclarationError, LocalError
 from roomwire.core.events import check_event_name
 from roomwire.core.patterns import Pattern, PatternTable
+from roomwire.core.positions import check_room_name
 from roomwire.core.publication import Publication
 from roomwire.core.routing import Handler, Hook, Router
-from roomwire.node.connection import Connection, check_reason, check_room_name
+from roomwire.node.connection import Connection, check_reason
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from roomwire.core.envelope import encode, encode_binary
 from roomwire.core.errors import EventTooLarge, LocalError
 from roomwire.core.publication import Publication, compose, read_body
 
@@ -51,3 +52,23 @@ def test_what_is_larger_than_a_client_gets_is_refused() -> None:
     compose("r", "e", "x" * 900, max_size=1000, user="ann")
     with pytest.raises(EventTooLarge, match=r"e is \d+ bytes; limits\.max_event_size is 1000"):
         compose("r", "e", "x" * 1000, max_size=1000, user="ann")
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_what_is_accepted_fits_with_the_longest_event_id(binary: bool) -> None:
+    longest = f"{'e' * 24}:{10**16 - 1}"
+    accepted = 0
+    for size in range(800, 1000):
+        data: object = b"x" * size if binary else "x" * size
+        try:
+            publication, _ = compose("r", "e", data, max_size=1000, user="ann")
+        except EventTooLarge:
+            break
+        frame = (
+            encode_binary("e", publication.data, room="r", id=longest, user="ann")
+            if binary
+            else encode("e", room="r", id=longest, user="ann", data=publication.data)
+        )
+        assert len(frame) <= 1000
+        accepted += 1
+    assert accepted > 50

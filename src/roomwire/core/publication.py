@@ -31,8 +31,8 @@ __all__ = ["BODY_VERSION", "InvalidBody", "Publication", "compose", "read_body",
 
 BODY_VERSION = 1
 _HEAD = 3
-_ENVELOPE = 64
-"""Bytes of an event's envelope besides its names: braces, keys, quotes and an event id."""
+_ENVELOPE = 85
+"""Bytes of an event's envelope besides names and data: braces, keys, quotes, and the longest event id, which has 41."""
 _KEYS = frozenset("euxob")
 
 

@@ -7,7 +7,6 @@ is given back when a later step refuses.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import anyio
 from roomwire.backplanes.contract import Holder
 from roomwire.core.closing import CloseCode
 from roomwire.core.errors import EventError, HandshakeRefused, InvalidCursor, LocalError, Refusal, Unavailable
-from roomwire.core.identity import Identity, is_user
+from roomwire.core.identity import Identity, is_client_id, is_user
 from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.core.session import Session
@@ -31,9 +30,8 @@ from roomwire.transports.contract import Admission
 if TYPE_CHECKING:
     from roomwire.node.node import Node
 
-__all__ = ["Admissions", "is_client_id"]
+__all__ = ["Admissions"]
 
-_CLIENT = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 _RETRY_AFTER = 5
 """Seconds after which a refused client may try again."""
 _FAILED = "the server failed; it has been logged"
@@ -41,11 +39,6 @@ _FAILED = "the server failed; it has been logged"
 
 def _bad_request(detail: str) -> HandshakeRefused:
     return HandshakeRefused(Refusal(400, "bad_request", detail))
-
-
-def is_client_id(text: str) -> bool:
-    """Whether it is 8 to 64 characters of ``A-Z a-z 0-9 _ -``."""
-    return _CLIENT.fullmatch(text) is not None
 
 
 def unavailable(detail: str, retry_after: float = _RETRY_AFTER) -> Refusal:

@@ -22,7 +22,7 @@ from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
 from roomwire.core.events import check_event_name
 from roomwire.core.identity import Identity
 from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply
-from roomwire.core.positions import Position, is_room_name
+from roomwire.core.positions import Position, check_room_name
 from roomwire.core.session import Session
 from roomwire.node import journal
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from roomwire.protocols.contract import Message, WireProtocol
     from roomwire.transports.contract import Link
 
-__all__ = ["MAX_INFO", "Connection", "check_reason", "check_room_name"]
+__all__ = ["MAX_INFO", "Connection", "check_reason"]
 
 MAX_INFO = 4096
 """Bytes of `Connection.info` as JSON: every member of every room of the connection is sent it."""
@@ -416,16 +416,6 @@ class Connection:
                 membership.behind = False
                 positions[membership.room.name] = membership.room.flushed
         return positions
-
-
-def check_room_name(room: str) -> None:
-    """Refuse what is no room's name.
-
-    Raises:
-        LocalError: with the rule.
-    """
-    if not is_room_name(room):
-        raise LocalError(f"{room!r} is no room name: 1 to 128 bytes of UTF-8 without control characters")
 
 
 def check_reason(reason: str) -> None:
