@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts the programs that the tests run on this machine: Redis, Chromium, node.
-# NATS comes with the test dependencies, and so does Redis where there is a wheel of it.
+# NATS comes with the test dependencies, and so does the oldest Redis that is supported; sharded pub/sub needs a newer one.
 # Without root it names the command instead. Usage: scripts/tools.sh [BIN_OF_THE_ENVIRONMENT]
 set -euo pipefail
 
@@ -8,13 +8,20 @@ bin=${1:-.venv/bin}
 
 have() {
   for name in "$@"; do
-    if PATH="$PATH:$bin" command -v "$name" >/dev/null; then return 0; fi
+    if command -v "$name" >/dev/null; then return 0; fi
   done
   return 1
 }
 
+# Whether there is one besides the environment's own.
+have_redis() {
+  local folders=":$PATH:" own
+  own=$(cd "$bin" 2>/dev/null && pwd) || own=none
+  PATH=${folders//:$own:/:} have redis-server valkey-server
+}
+
 wanted=()
-have redis-server valkey-server || wanted+=(redis-server)
+have_redis || wanted+=(redis-server)
 have chromium chromium-browser google-chrome || wanted+=(chromium)
 have node nodejs || wanted+=(nodejs)
 have npm || wanted+=(npm)
