@@ -36,10 +36,6 @@ def _show(report: Report) -> None:
     sys.stdout.flush()
 
 
-def _tell(report: Report) -> None:
-    print(report.as_json(), flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--row", action="append", choices=ROWS, help="only this one; may be given several times")
@@ -49,15 +45,13 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--times", type=int, default=1, help="runs of each row, each with the next seed")
     parser.add_argument("--logs", type=Path, help="keep the nodes' logs in this folder")
-    parser.add_argument("--json", action="store_true", help="a line for each row and nothing else")
     parser.add_argument("--list", action="store_true", help="list the rows")
     given = parser.parse_args()
     if given.list:
         for row in ROWS.values():
             print(f"{row.name:<22}{', '.join(row.backplanes):<13}{row.what}")
         return 0
-    if not given.json:
-        print(f"seed {given.seed}; the same one makes the same schedule")
+    print(f"seed {given.seed}; the same one makes the same schedule")
     reports: list[Report] = []
     with tempfile.TemporaryDirectory(prefix="cluster-") as temporary:
         for seed in range(given.seed, given.seed + given.times):
@@ -67,9 +61,7 @@ def main() -> int:
                     for name in given.row or ROWS:
                         if backplane in ROWS[name].backplanes:
                             reports.append(perform(ROWS[name], cluster, long=not given.short))
-                            (_tell if given.json else _show)(reports[-1])
-    if given.json:
-        return 0
+                            _show(reports[-1])
     print(f"\n{'row':<22}{'':<7}{' '.join(f'{name:>6}' for name in _COUNTS)} {'events':>10} {'acked':>8}")
     for report in reports:
         print(_line(report))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.cluster import rows_clients, rows_nats, rows_nodes, rows_redis, rows_store
+from tests.cluster import rows_clients, rows_nats, rows_nodes, rows_redis, rows_store  # noqa: F401  they declare them
 from tests.cluster.run import ROWS
 
-__all__ = ["MODULES", "ROWS"]
+__all__ = ["KINDS", "ROWS"]
 
-MODULES = (rows_nodes, rows_store, rows_redis, rows_nats, rows_clients)
+KINDS = ("nodes", "clients", "store")
+"""Whose fault it is: `Row.kind`."""

@@ -87,6 +87,8 @@ async def stop_store(run: Run) -> None:
     began = time.monotonic()
     await run.blocking(run.cluster.store.pause)
     run.expect_within(await run.until_readiness(503), 10.0, "found within")
+    publishers = run.crowd.publishers
+    await run.crowd.until(lambda: all(p.codes for p in publishers), "every publish fails", patience=20.0)
     if run.long:
         await asyncio.sleep(max(0.0, 30.0 - (time.monotonic() - began)))
     codes = {code for publisher in run.crowd.publishers for code in publisher.codes}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -134,6 +133,12 @@ class Row:
     backplanes: Sequence[Backplane]
     long_only: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Whose fault it is: a node's, a client's or the store's."""
+        module = self.function.__module__.rpartition("rows_")[2]
+        return module if module in ("nodes", "clients") else "store"
+
 
 @dataclass
 class Report:
@@ -148,17 +153,6 @@ class Report:
     slow: list[str]
     seconds: float
     tracebacks: list[str] = field(default_factory=list)
-
-    def as_json(self) -> str:
-        """One line; the inverse is `from_json`."""
-        return json.dumps({**vars(self), "findings": vars(self.findings)})
-
-    @classmethod
-    def from_json(cls, line: str) -> Report:
-        """See `as_json`."""
-        fields = json.loads(line)
-        findings = Findings(**{**fields["findings"], "resets": Counter(fields["findings"]["resets"])})
-        return cls(**{**fields, "findings": findings})
 
     @property
     def faults(self) -> list[str]:
