@@ -97,6 +97,14 @@ class NatsClient(Client):
         if handler is not None:
             handler(subject.decode(), data, headers)
 
+    async def _process_pong(self) -> None:
+        # Who asked may have given up: nats-py would end its reader with that, and tell nobody.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
     async def _process_err(self, err_msg: str) -> None:
         if "permissions violation" in err_msg.lower():
             self._denied(err_msg.strip("'"))
