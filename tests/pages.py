@@ -165,7 +165,7 @@ def run_console(block: Block, directory: Path, environment: Mapping[str, str]) -
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=30,
+            timeout=100,
         )
         assert done.returncode == 0, f"$ {command}\nexits with {done.returncode}:\n{done.stdout}"
         position = 0

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -123,9 +124,11 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(installed: Path, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(installed: Path) -> Iterator[Cluster]:
+    # Not `tmp_path`: sockets lie beside the file, and the path of one may have about a hundred characters.
     with ExitStack() as stack:
-        yield Cluster(tmp_path, installed, stack)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-"))
+        yield Cluster(Path(folder), installed, stack)
 
 
 class User:
