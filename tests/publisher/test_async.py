@@ -244,6 +244,8 @@ class TestFromAConfiguration:
 type = "tests.publisher.support:HubBackplane"
 [auth.options]
 secret = "env:NOT_HERE"
+[metrics]
+token = "env:NOT_HERE"
 [limits]
 max_event_size = 500
 [rooms."short:*"]

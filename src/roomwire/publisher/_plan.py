@@ -24,8 +24,9 @@ logger = logging.getLogger("roomwire")
 PATIENCE = 5.0
 """Seconds in which a publish is tried again, as long as Redis takes to be failed over or restarted."""
 
-_NOT_ASKED = ("server", "auth", "api", "logging")
-"""Sections of the configuration that only a node needs: who publishes does not have to hold its secrets."""
+_ASKED = ("backplane", "rooms", "limits")
+_NOT_ASKED = tuple(section for section in Settings.model_fields if section not in _ASKED)
+"""What of the configuration only a node needs: who publishes does not have to hold its secrets."""
 _DEFAULT_POLICY = RoomPolicy()
 
 
