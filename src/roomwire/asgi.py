@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 
 from roomwire.app import App
 from roomwire.config import Loaded, load
+from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.errors import LocalError
+from roomwire.node.connection import Connection
 from roomwire.node.node import Node
 from roomwire.serving import build_node, only_cause
 from roomwire.transports.asgi import AsgiTransport
+from roomwire.transports.asgi.hostlogs import TokensHidden
 from roomwire.transports.asgi.messages import Receive, Scope, Send
+from roomwire.transports.asgi.trigger import DrainTrigger
 
 __all__ = ["AsgiApp"]
 
@@ -45,6 +44,10 @@ class AsgiApp:
         loaded: the configuration itself, instead.
         drain_on_sigterm: whether SIGTERM and SIGINT first drain the node and then do what the host has them do.
             Hosts close all sockets at once: without it clients come back all at the same time.
+        hide_tokens: whether tokens are taken out of what the host logs, such as the query of every connection.
+
+    Attributes:
+        node: the node, while it runs.
     """
 
     def __init__(
@@ -54,12 +57,15 @@ class AsgiApp:
         config: Path | None = None,
         loaded: Loaded | None = None,
         drain_on_sigterm: bool = True,
+        hide_tokens: bool = True,
     ) -> None:
         self._app = app
         self._config = config
         self._loaded = loaded
         self._drains = drain_on_sigterm
+        self._hides = hide_tokens
         self._transport: AsgiTransport | None = None
+        self._trigger: DrainTrigger | None = None
         self.node: Node | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,11 +78,16 @@ class AsgiApp:
                 "the node does not run: pass the framework `lifespan=app.asgi.lifespan`, or enter"
                 " `app.asgi.lifespan()` in your own lifespan, since mounted applications are told of none"
             )
+        if self._trigger is not None and scope["type"] == "websocket":
+            self._trigger.hold()
         await self._transport(scope, receive, send)
 
     @asynccontextmanager
     async def lifespan(self, _framework: object = None) -> AsyncIterator[None]:
         """The life of the node: connections are served inside, and drained at the end.
+
+        A node that fails in between ends nothing but itself: it is logged, what is asked of it is answered
+        with 503, and the fault is raised at the end.
 
         Raises:
             ConfigError, PluginError: the configuration or an adapter is wrong.
@@ -84,21 +95,26 @@ class AsgiApp:
             LocalError: it is entered already.
         """
         if self.node is not None:
-            raise LocalError("the node of this application runs already")
+            raise LocalError("the node of this application runs already: its lifespan is entered a second time")
         loaded = self._loaded or load(self._config, environ=os.environ, cwd=Path.cwd())
         self._transport = transport = AsgiTransport()
         self.node = node = build_node(self._app, loaded.settings, loaded=loaded, transport=transport)
+        transport.cancelled = lambda receiver: _restart(node, receiver)
+        failures: list[Exception] = []
         try:
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(_serve, node)
-                with _Signals(node, tasks) if self._drains else nullcontext():
-                    yield
-                    await node.drain.run()
+            with TokensHidden() if self._hides else nullcontext():
+                async with anyio.create_task_group() as tasks:
+                    await tasks.start(_serve, node, failures)
+                    with DrainTrigger(node.drain.run, tasks) if self._drains else nullcontext() as self._trigger:
+                        yield
+                        await node.drain.run()
         except BaseExceptionGroup as group:
             cause = only_cause(group)
             raise cause from cause.__cause__
         finally:
-            self.node = None
+            self.node = self._trigger = None
+        if failures:
+            raise failures[0]
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The host's lifespan protocol (ASGI "Lifespan Protocol")."""
@@ -116,57 +132,25 @@ class AsgiApp:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _serve(node: Node, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    await node.serve(ready=lambda addresses: task_status.started())
+async def _serve(node: Node, failures: list[Exception], *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    """Serve; a fault after the start is kept in `failures`, and ends nothing around it."""
+    started = False
+
+    def ready(_: object) -> None:
+        nonlocal started
+        started = True
+        task_status.started()
+
+    try:
+        await node.serve(ready=ready)
+    except Exception as error:
+        if not started:
+            raise
+        failures.append(error)
+        logger.critical("the node has failed and ends; the host answers with 503 from now on")
 
 
-class _Signals:
-    """While entered, the first SIGTERM or SIGINT drains the node before the host hears of it.
-
-    The second one the host hears at once.
-    """
-
-    def __init__(self, node: Node, tasks: anyio.abc.TaskGroup) -> None:
-        self._node = node
-        self._tasks = tasks
-        self._before: dict[int, Any] = {}
-        self._received: list[int] = []
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        loop: Any = anyio.lowlevel.current_token().native_token
-        # A handler of Python's runs between two instructions of whatever is under way.
-        self._soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-        self._came = anyio.Event()
-        self._tasks.start_soon(self._drain)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler)
-        if self._before:
-            self._came.set()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._received.append(number)
-        if len(self._received) > 1:
-            self._pass_on(number, frame)
-        else:
-            self._soon(self._came.set)
-
-    async def _drain(self) -> None:
-        await self._came.wait()
-        await self._node.drain.run()
-        if self._received:
-            self._pass_on(self._received[0], None)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        handler = self._before[number]
-        if callable(handler):
-            handler(number, frame)
-        elif handler == signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+def _restart(node: Node, receiver: object) -> None:
+    """A connection that the host cancels comes back, at a moment of its own."""
+    assert isinstance(receiver, Connection)
+    receiver._shut(Closing.of(CloseCode.RESTART, node.drain.retry_after()))

@@ -4,9 +4,9 @@
     CLOSING   our close is queued, or was sent; what still comes is dropped      the host said disconnect: ENDED
     ENDED     nothing
 
-Two tasks meet in it. The host's own task reads (`run`); what goes out waits in a bounded outbox, and a task
-of the node's exists only while something does. A `send` of the host's may wait for the peer, as long as
-``limits.write_timeout``; it is never cancelled to be continued.
+Two tasks meet in it. The host's own task reads (`run`); what goes out waits in a bounded outbox, until a task
+of the node's writes it (`roomwire.transports.asgi.scribe`). A `send` of the host's may wait for the peer, as
+long as ``limits.write_timeout``; it is never cancelled to be continued.
 
 An ASGI application cannot cut a connection. `abort` ends the host's task, and hosts then do it.
 """
@@ -17,13 +17,13 @@ import logging
 import math
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 import anyio
 
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.outbox import Outbox
-from roomwire.transports.asgi.messages import BLOCK_FRAMING, Block, Receive, Send, close_event, size_of
+from roomwire.transports.asgi.messages import BLOCK_FRAMING, Block, Event, Receive, Send, close_event, size_of
+from roomwire.transports.asgi.scribe import Scribe
 from roomwire.transports.contract import Framing, Host, Receiver
 
 __all__ = ["AsgiLink"]
@@ -31,6 +31,8 @@ __all__ = ["AsgiLink"]
 logger = logging.getLogger("roomwire")
 
 _NO_STATUS = 1005
+_LAST_WORDS = 1.0
+"""Seconds in which a close is sent where the host has cancelled us."""
 
 
 class _Phase(Enum):
@@ -50,10 +52,14 @@ class AsgiLink:
         receiver: its connection.
         peer: where the client is.
         receive, send: the host's.
+        scribe: what has it written.
+        cancelled: called where the host cancels an open link: it is to be closed.
     """
 
     __slots__ = (
         "_cancel_writing",
+        "_cancelled",
+        "_cause",
         "_closing",
         "_deadline",
         "_in_flight",
@@ -64,10 +70,12 @@ class AsgiLink:
         "_receiver",
         "_resumed",
         "_scope",
+        "_scribe",
         "_send",
         "_unread",
         "_write_deadline",
         "_writing",
+        "_written",
         "framing",
         "host",
         "peer",
@@ -75,7 +83,16 @@ class AsgiLink:
         "wheel_slot",
     )
 
-    def __init__(self, host: Host, receiver: Receiver, peer: str, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        host: Host,
+        receiver: Receiver,
+        peer: str,
+        receive: Receive,
+        send: Send,
+        scribe: Scribe,
+        cancelled: Callable[[Receiver], object],
+    ) -> None:
         self.host = host
         self.peer = peer
         self.framing: Framing = BLOCK_FRAMING
@@ -84,13 +101,17 @@ class AsgiLink:
         self._receiver = receiver
         self._receive = receive
         self._send = send
+        self._scribe = scribe
+        self._cancelled = cancelled
         self._phase = _OPEN
         self._outbox: Outbox[Block] = Outbox(host.limits.outbox_bytes, host.limits.outbox_messages)
         self._in_flight = 0
         self._unread = 0  # of what is in flight, what does not count as slowness
         self._writing = False
+        self._written: anyio.Event | None = None  # set when nothing is written any more, where that is waited for
         self._cancel_writing: Callable[[], object] | None = None
         self._closing: Closing | None = None
+        self._cause: Exception | None = None
         self._deadline = math.inf
         self._write_deadline = math.inf
         self._on_empty: Callable[[], object] | None = None
@@ -100,14 +121,15 @@ class AsgiLink:
     async def run(self) -> None:
         """Serve it in the host's task, until it has ended; it was accepted just now."""
         code, reason, by_peer = CloseCode.ABNORMAL.value, "", False
-        cause: BaseException | None = None
         try:
             with self._scope:
-                self._receiver.opened(self)
-                self.host.wheel.arm(self)
+                self._open()
                 code, reason, by_peer = await self._read()
         except Exception as error:  # noqa: BLE001  the boundary of a connection
-            cause = error
+            self._cause = error
+        except anyio.get_cancelled_exc_class():
+            await self._say_last_words()
+            raise
         finally:
             self._phase = _Phase.ENDED
             self._outbox.clear()
@@ -116,7 +138,28 @@ class AsgiLink:
                 self._cancel_writing()
             if self._closing is not None:
                 code, reason, by_peer = self._closing.code, self._closing.reason, False
-            self._receiver.lost(code, reason, by_peer=by_peer, cause=cause)
+            self._receiver.lost(code, reason, by_peer=by_peer, cause=self._cause)
+
+    def _open(self) -> None:
+        try:
+            self._receiver.opened(self)
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            self._failed(error)
+        self.host.wheel.arm(self)
+
+    def _failed(self, error: Exception) -> None:
+        fields = {"event": "error", "peer": self.peer}
+        logger.error("a connection failed", exc_info=error, extra={"roomwire": fields})
+        self._receiver.failed()
+
+    async def _say_last_words(self) -> None:
+        """The host has cancelled us, as it does with all at its end, and some without a word to the peer."""
+        with anyio.move_on_after(_LAST_WORDS, shield=True):
+            if self._phase is _OPEN:
+                self._cancelled(self._receiver)
+            if self._writing:
+                self._written = anyio.Event()
+                await self._written.wait()
 
     # --- bytes come in
 
@@ -133,9 +176,8 @@ class AsgiLink:
                 text = event.get("text")
                 try:
                     self._received(text if text is not None else event.get("bytes") or b"")
-                except Exception as error:
-                    logger.error("a connection failed", exc_info=error, extra={"roomwire": {"event": "error"}})
-                    self._receiver.failed()
+                except Exception as error:  # noqa: BLE001  the boundary of a connection
+                    self._failed(error)
 
     def _received(self, message: str | bytes) -> None:
         size = size_of(message)
@@ -174,11 +216,13 @@ class AsgiLink:
     def _start_writing(self) -> None:
         if not self._writing:
             self._writing = True
-            self._cancel_writing = self.host.runtime.spawn(self._write_out)
+            self._scribe.ask(self)
 
-    async def _write_out(self) -> None:
+    async def write_out(self, cancel: Callable[[], object]) -> None:
+        """Send what waits, and then the close, if there is one; in a task that `cancel` ends."""
+        self._cancel_writing = cancel
         try:
-            while self._outbox and self._phase is not _Phase.ENDED:
+            while self._outbox:
                 before = self._outbox.uncounted
                 block = self._outbox.pop()
                 self._in_flight, self._unread = block.size, before - self._outbox.uncounted
@@ -188,20 +232,30 @@ class AsgiLink:
                 if not self._outbox and self._on_empty is not None:
                     callback, self._on_empty = self._on_empty, None
                     callback()
-            if self._closing is not None:
+            if self._phase is _Phase.CLOSING and self._closing is not None:
                 await self._put(close_event(self._closing.code, self._closing.reason))
-        except Exception:  # noqa: BLE001  hosts differ in what they raise where the peer is gone
+        except Exception as error:  # noqa: BLE001  hosts differ in what they raise where the peer is gone
+            # ASGI 2.4: an OSError. Anything else says something of the host, and is worth a look.
+            self._cause = None if isinstance(error, OSError) else error
             self._scope.cancel()
         finally:
             self._writing = False
             self._cancel_writing = None
             self._in_flight = self._unread = 0
             self._write_deadline = math.inf
+            if self._written is not None:
+                self._written.set()
 
-    async def _put(self, event: Any) -> None:
+    async def _put(self, event: Event) -> None:
+        # The wheel is told where the host suspends, and only there: `suspended`. Later deadlines it finds itself.
         self._write_deadline = self.host.runtime.now() + self.host.limits.write_timeout
-        self.host.wheel.arm(self)
         await self._send(event)
+
+    def suspended(self) -> None:
+        """The host does not take at once what is sent: the wheel is to look at how long it takes."""
+        if self._write_deadline == math.inf:
+            self._write_deadline = self.host.runtime.now() + self.host.limits.write_timeout
+        self.host.wheel.arm(self)
 
     def queued(self) -> int:
         """See `roomwire.transports.contract.Link`."""

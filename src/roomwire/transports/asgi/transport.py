@@ -6,7 +6,6 @@ the protocol, back-pressure and the end are the node's, as on raw sockets.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 
@@ -18,7 +17,9 @@ from roomwire.core.handshake import choose_subprotocol
 from roomwire.core.request import RequestHead
 from roomwire.transports.asgi.link import AsgiLink
 from roomwire.transports.asgi.messages import Receive, Scope, Send, close_event, head_of
-from roomwire.transports.contract import Admission, Capabilities, Host, HttpResponse, ListenOptions
+from roomwire.transports.asgi.plain import UPGRADE_REQUIRED, body_of, respond, response_of
+from roomwire.transports.asgi.scribe import Scribe
+from roomwire.transports.contract import Admission, Capabilities, Host, HttpResponse, ListenOptions, Receiver
 
 __all__ = ["AsgiTransport"]
 
@@ -28,7 +29,7 @@ _ABORT_TURNS = 100
 """Turns of the loop in which an aborted link ends; a few are enough."""
 _NOT_SERVING = Refusal(503, "unavailable", "the server does not serve yet, or no more", (("Retry-After", "1"),))
 _TOO_LONG = Refusal(503, "unavailable", "the decision took too long", (("Retry-After", "5"),))
-_FAILED = Refusal(503, "unavailable", "the server failed; it has been logged", (("Retry-After", "5"),))
+_BY_GET = Refusal(400, "bad_request", "a WebSocket is opened by GET")
 _NOT_FOUND = Refusal(404, "not_found", "nothing is here")
 _POLICY = 1008
 
@@ -38,6 +39,10 @@ class AsgiTransport:
 
     Args:
         options: none, where a host calls it. It cannot listen by itself.
+
+    Attributes:
+        cancelled: called with an open connection that the host cancels, as all do at their end and some without
+            a word to the peer: a close that begins in it is still sent.
     """
 
     Options = ListenOptions
@@ -45,8 +50,10 @@ class AsgiTransport:
     def __init__(self, options: ListenOptions | None = None) -> None:
         self._listens = options is not None
         self._host: Host | None = None
+        self._scribe: Scribe | None = None
         self._links: set[AsgiLink] = set()
         self._closed = anyio.Event()
+        self.cancelled: Callable[[Receiver], object] = lambda receiver: None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -65,6 +72,7 @@ class AsgiTransport:
                 ' `uvicorn chat:app.asgi`; set "anyio" for `roomwire run`'
             )
         self._host = host
+        self._scribe = Scribe(host.runtime)
         try:
             ready([])
             await self._closed.wait()
@@ -88,24 +96,24 @@ class AsgiTransport:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application for the scopes ``websocket`` and ``http``."""
-        if scope["type"] == "websocket":
-            await self._serve_socket(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._serve_http(scope, send)
-        else:
+        if scope["type"] not in ("websocket", "http"):
             raise NotImplementedError(f"no application for an ASGI scope of the type {scope['type']!r}")
+        serve = self._serve_socket if scope["type"] == "websocket" else self._serve_http
+        try:
+            await serve(head_of(scope), scope, receive, send)
+        except OSError:
+            return  # ASGI 2.4: the peer is gone, and the host says so in `send`
 
     # --- WebSockets
 
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = head_of(scope)
+    async def _serve_socket(self, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         event = await receive()
         if event["type"] != "websocket.connect":
             return  # the peer went away at once
-        host = self._host
+        host, scribe = self._host, self._scribe
         admission = None
         try:
-            if host is None:
+            if host is None or scribe is None:
                 raise HandshakeRefused(_NOT_SERVING)
             subprotocol, admission = await self._admit(host, head)
         except HandshakeRefused as refused:
@@ -118,9 +126,11 @@ class AsgiTransport:
         except BaseException:
             host.abandon(admission)
             raise
-        link = AsgiLink(host, admission.receiver, head.peer, receive, send)
+        link = AsgiLink(host, admission.receiver, head.peer, receive, send, scribe, self.cancelled)
         self._links.add(link)
         try:
+            if self._closed.is_set():
+                link.abort()  # the node ended while the host accepted
             await link.run()
         finally:
             self._links.discard(link)
@@ -145,38 +155,42 @@ class AsgiTransport:
 
     # --- plain HTTP
 
-    async def _serve_http(self, scope: Scope, send: Send) -> None:
-        head = head_of(scope)
+    async def _serve_http(self, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         host = self._host
-        response = host.respond(head) if host is not None and head.method in ("GET", "HEAD") else None
-        if response is None:
-            response = _response_of(_NOT_SERVING if host is None else _NOT_FOUND)
-        await _respond(send, "http.response", response, head_only=head.method == "HEAD")
+        try:
+            if host is None:
+                raise HandshakeRefused(_NOT_SERVING)
+            response = await self._answer(host, head, receive)
+        except HandshakeRefused as refused:
+            if host is not None:
+                host.refused(head, refused.refusal, head.peer)
+            response = response_of(refused.refusal)
+        await respond(send, "http.response", response, head_only=head.method == "HEAD")
+
+    async def _answer(self, host: Host, head: RequestHead, receive: Receive) -> HttpResponse:
+        """The answer to a plain request.
+
+        Raises:
+            HandshakeRefused: with what to answer.
+        """
+        if host.path_is_socket(head.path):
+            raise HandshakeRefused(UPGRADE_REQUIRED if head.method == "GET" else _BY_GET)
+        upload = host.wants_body(head)
+        if upload is None:
+            response = host.respond(head) if head.method in ("GET", "HEAD") else None
+            if response is None:
+                raise HandshakeRefused(_NOT_FOUND)
+            return response
+        try:
+            with anyio.fail_after(host.limits.handshake_timeout):
+                return await upload.answer(await body_of(head, receive, upload.max_size))
+        except TimeoutError:
+            raise HandshakeRefused(_TOO_LONG) from None
 
 
 async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     """Refuse before the upgrade: with the status, where the host can, else by its 403."""
     if "websocket.http.response" in (scope.get("extensions") or {}):
-        await _respond(send, "websocket.http.response", _response_of(refusal))
+        await respond(send, "websocket.http.response", response_of(refusal))
     else:
         await send(close_event(_POLICY, refusal.error))
-
-
-def _response_of(refusal: Refusal) -> HttpResponse:
-    body = json.dumps({"error": refusal.error, "detail": refusal.detail}).encode()
-    return HttpResponse(refusal.status, body, headers=refusal.headers)
-
-
-async def _respond(send: Send, kind: str, response: HttpResponse, *, head_only: bool = False) -> None:
-    headers = [
-        (b"content-type", response.content_type.encode("latin-1")),
-        (b"content-length", str(len(response.body)).encode()),
-        # What concerns the connection is the host's to say (RFC 9110 section 7.6.1).
-        *(
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers
-            if name.lower() not in ("connection", "upgrade")
-        ),
-    ]
-    await send({"type": f"{kind}.start", "status": response.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": b"" if head_only else response.body})
