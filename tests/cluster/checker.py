@@ -73,13 +73,20 @@ class _Truth:
         self.events: dict[str, dict[int, Content]] = {}
         self.offsets: dict[str, list[int]] = {}
         self.acked: dict[Content, Position] = {}
-        self.lives: dict[str, float] = {}  # the order of the epochs in which events were acknowledged
+        self.before: dict[str, set[str]] = {}  # of each epoch those that some client has seen before it
 
     def add(self, epoch: str, offset: int, content: Content) -> bool:
         """An event; False where another one is known to be there."""
         return self.events.setdefault(epoch, {}).setdefault(offset, content) == content
 
     def seal(self) -> None:
+        # Before is what is before something that is before.
+        for epochs in self.before.values():
+            todo = list(epochs)
+            while todo:
+                further = self.before.get(todo.pop(), set()) - epochs
+                epochs |= further
+                todo += further
         self.offsets = {epoch: sorted(events) for epoch, events in self.events.items()}
 
     def between(self, epoch: str, after: int, to: int) -> list[int]:
@@ -176,18 +183,14 @@ class _Reader:
         announced = self.announced.pop(state.room, None)
         if state.reason != "requested":
             self.findings.resets[announced or state.reason] += 1
-        before = self.current.get(state.room)
         self.begin(state.room, state.position)
         truth = self.truths.get(state.room)
         if state.content is None or truth is None:
             return
-        life = truth.lives.get(state.position.epoch)
-        if life is None:
-            # A life without an acknowledged event: when it was is not known, but that it followed on the one before.
-            life = -1 if before is None else truth.lives.get(before.epoch, -1) + 0.5
+        epoch, offset = state.position
+        earlier = truth.before.get(epoch, set())
         for (by, n), position in truth.acked.items():
-            of = truth.lives[position.epoch]
-            is_in = of < life or (of == life and position.offset <= state.position.offset)
+            is_in = position.epoch in earlier or (position.epoch == epoch and position.offset <= offset)
             if is_in and state.content.get(by, 0) < n:
                 self.note("lost", state.room, f"{by} {n} at {position} is not in the state at {state.position}")
 
@@ -219,10 +222,8 @@ def _known(logs: Iterable[Log], findings: Findings) -> dict[str, _Truth]:
     """What happened, as far as anybody was told."""
     truths: dict[str, _Truth] = {}
     acks: list[tuple[str, Acked]] = [(log.client, acked) for log in logs for acked in log.acked]
-    # In their time, so that the lives of a room stand in the order in which they were lived.
     for client, (room, by, n, position, _) in sorted(acks, key=lambda one: one[1].at):
         truth = truths.setdefault(room, _Truth())
-        truth.lives.setdefault(position.epoch, len(truth.lives))
         before = truth.acked.setdefault((by, n), position)
         if before != position:
             findings.note("misacked", client, f"{by} {n} in {room} at {position}, and before at {before}")
@@ -238,9 +239,30 @@ def _known(logs: Iterable[Log], findings: Findings) -> dict[str, _Truth]:
         if not truth.add(event.epoch, event.offset, (event.by, event.n)):
             known = truth.events[event.epoch][event.offset]
             findings.note("forked", event.room, f"{event}, where {known} is known to be")
+    for log in logs:
+        _note_lives(log, truths)
     for truth in truths.values():
         truth.seal()
     return truths
+
+
+def _note_lives(log: Log, truths: Mapping[str, _Truth]) -> None:
+    """Which lives of its rooms a client has seen, one after the other.
+
+    Acknowledgements do not tell: one of a life that is over may come late, since it was remembered.
+    """
+    lives: dict[str, list[str]] = {}
+    for record in log.records:
+        if isinstance(record, Event):
+            epoch = record.epoch
+        elif isinstance(record, Given | State | Moved) and record.position is not None:
+            epoch = record.position.epoch
+        else:
+            continue
+        seen = lives.setdefault(record.room, [])
+        if epoch not in seen and record.room in truths:
+            truths[record.room].before.setdefault(epoch, set()).update(seen)
+            seen.append(epoch)
 
 
 def _published(room: str, truth: _Truth, findings: Findings) -> None:

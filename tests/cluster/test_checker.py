@@ -105,6 +105,12 @@ class TestNothingIsFound:
         log.acked.append(log.acked[3])
         only(check([log, member(*whole())], {ROOM: at(20)}))
 
+    def test_where_the_acknowledgement_of_a_life_before_comes_late(self) -> None:
+        log = publisher(0, second=5)
+        log.acked.append(Acked(ROOM, "late", 1, at(1), 999.0))
+        states = [State(ROOM, at(epoch == "e", epoch), "epoch", {"late": 1}) for epoch in ("e", "f")]
+        only(check([log, member(joined(), *states, *through(1, 5, "f"))], {ROOM: at(5, "f")}))
+
 
 class TestLost:
     def test_an_event_in_the_middle(self) -> None:
