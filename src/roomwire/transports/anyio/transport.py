@@ -82,6 +82,11 @@ class AnyioTransport:
         self.door = Door(host.limits, host.runtime)
         if self._closed.is_set():
             return  # a signal came before us
+        # Outside of the tasks, which would wrap the error of an address that cannot be bound.
+        if self.options.handover is None:
+            self._listeners = Listeners(self.options)
+        else:
+            self._handover = Handover(self.options.handover)
         try:
             async with anyio.create_task_group() as tasks:
                 ready(await self._listen(tasks))
@@ -94,11 +99,10 @@ class AnyioTransport:
                 await self._abort_all()
 
     async def _listen(self, tasks: anyio.abc.TaskGroup) -> Sequence[str]:
-        if self.options.handover is not None:
-            self._handover = Handover(self.options.handover)
+        if self._listeners is None:
+            assert self._handover is not None
             await serve_handed(self, self._handover, tasks, callbacks=self._uses_callbacks())
             return []
-        self._listeners = Listeners(self.options)
         if self._uses_callbacks():
             await serve_callbacks(self, self._listeners.sockets, self._servers, tasks)
         else:
