@@ -55,9 +55,10 @@ $(STAMPS)/js: $(JS) $(STAMPS)/tools
 		npm install --prefix tests/js --no-audit --no-fund --no-package-lock --loglevel=error; }
 	@touch $@
 
-$(STAMPS)/bench: $(STAMPS)/js
+$(STAMPS)/bench: benchmarks/peers/socketio/package.json $(STAMPS)/js
 	@echo "installing the dependencies of the benchmarks"
 	@$(PIP) install --group bench
+	@npm install --prefix benchmarks/peers/socketio --no-audit --no-fund --no-package-lock --loglevel=error
 	@touch $@
 
 demo: $(STAMPS)/package
@@ -89,7 +90,7 @@ test: lint
 
 ## make bench   the benchmarks, with the table of ratios at the end; ARGS go to pytest
 bench: $(STAMPS)/bench
-	@$(BIN)/python -m pytest benchmarks $(ARGS)
+	@$(BIN)/python -m pytest $(if $(filter benchmarks/%,$(ARGS)),,benchmarks) $(ARGS)
 
 ## make cluster   every fault of a cluster at full size, on Redis and NATS, and a table; ARGS go to tests.cluster
 cluster: setup
@@ -109,5 +110,5 @@ build: $(STAMPS)/dev
 
 ## make clean   all that the above has made
 clean:
-	rm -rf $(VENV) dist build tests/js/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build tests/js/node_modules benchmarks/peers/socketio/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

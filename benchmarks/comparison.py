@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from roomwire.auth.jwt import JwtOptions, issue
+from benchmarks.machine import ROOT, SECRET, pinned, processors, tokens_of
+from benchmarks.tables import markdown, shown
 from roomwire.bench.figures import Figures
 from roomwire.bench.load import Echo, Fanout, measure, run_loop
 from roomwire.bench.native import ECHO, ECHO_WITHOUT_ID, SAY, SECRET_VARIABLE, native_target, user_of
@@ -23,9 +22,7 @@ from roomwire.bench.target import BenchFailed, Expect, Target
 
 __all__ = ["FLOOR", "SERVERS", "Case", "Results", "compare"]
 
-ROOT = Path(__file__).parents[1]
 FLOOR = "floor"
-SECRET = "not-a-secret-since-it-guards-a-benchmark-alone"
 
 _ROOMWIRE = ["run", "--config", "roomwire.toml", "--fd", "{fd}", "--log-level", "warning"]
 _MESSAGE = '{"id":"$stamp","content":"@@$stamp$pad"}'
@@ -74,13 +71,13 @@ def cases(members: int, seconds: float) -> list[Case]:
 def compare(case: Case, name: str) -> Figures:
     """One measurement: a fresh server, and the workload on it."""
     ours = name.startswith("roomwire")
-    own, other = _processors()
+    own, other = processors()
     environment = os.environ | {SECRET_VARIABLE: SECRET, "PYTHONPATH": str(ROOT)}
     folder = ROOT / "benchmarks" / "server" if ours else ROOT
     command = [sys.executable, *SERVERS[name]]
-    with ServerProcess(command, environment=environment, folder=folder, cpus=other) as server, _pinned(own):
+    with ServerProcess(command, environment=environment, folder=folder, cpus=other) as server, pinned(own):
         if ours:
-            tokens = _tokens(case.workload.connections)
+            tokens = tokens_of(user_of(index) for index in range(case.workload.connections))
             pids = (server.pid,)
             target = native_target(server.host, server.port, "/ws", message=case.native, tokens=tokens, pids=pids)
         else:
@@ -91,32 +88,6 @@ def compare(case: Case, name: str) -> Figures:
             return run_loop(measure(target, case.workload))
         except BenchFailed as error:
             raise server.explain(error) from error
-
-
-def _tokens(count: int) -> list[str]:
-    options = JwtOptions.model_validate({"algorithms": ["HS256"], "secret": SECRET})
-    return [issue(options, user_of(index), ttl=3600) for index in range(count)]
-
-
-def _processors() -> tuple[set[int], set[int]]:
-    """One for the generator and one for the servers; all for both where there is one, or none can be chosen."""
-    if not hasattr(os, "sched_getaffinity"):
-        return set(), set()
-    first, *rest = sorted(os.sched_getaffinity(0))
-    return ({rest[-1]}, {first}) if rest else ({first}, {first})
-
-
-@contextmanager
-def _pinned(processors: set[int]) -> Iterator[None]:
-    if not processors:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, processors)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 Value = Callable[[Figures], float | None]
@@ -152,34 +123,20 @@ class Results:
         heading = ["server CPU, floor = 1", *(name for name, *_ in costs)]
         rows = [[name, *(self._cost(name, case, value, ratio) for _, case, value, ratio in costs)] for name in servers]
         floors = ["floor, microseconds"]
-        floors += [_number(self.median(case, FLOOR, value)) if ratio else "" for _, case, value, ratio in costs]
+        floors += [shown(self.median(case, FLOOR, value)) if ratio else "" for _, case, value, ratio in costs]
         latencies = [[name, *(self._latency(name, title) for title in titles)] for name in servers]
         return [
-            _markdown(heading, [*rows, floors]),
-            _markdown(["latency, median / 99th percentile, milliseconds", *titles], latencies),
+            markdown(heading, [*rows, floors]),
+            markdown(["latency, median / 99th percentile, milliseconds", *titles], latencies),
         ]
 
     def _cost(self, server: str, case: str, value: Value, ratio: bool) -> str:
         found, floor = self.median(case, server, value), self.median(case, FLOOR, value)
         if not ratio or found is None:
-            return _number(found)
-        return _number(found / floor) if floor else ""
+            return shown(found)
+        return shown(found / floor) if floor else ""
 
     def _latency(self, server: str, case: str) -> str:
         middle = self.median(case, server, lambda figures: figures.traffic.p50 * 1e3 if figures.traffic else None)
         high = self.median(case, server, lambda figures: figures.traffic.p99 * 1e3 if figures.traffic else None)
-        return "" if middle is None else f"{_number(middle)} / {_number(high)}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _markdown(heading: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
-    table = [heading, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
-    )
+        return "" if middle is None else f"{shown(middle)} / {shown(high)}"

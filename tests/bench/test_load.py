@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from websockets.asyncio.server import ServerConnection, broadcast, serve
@@ -135,6 +136,14 @@ class TestAgainstAServerOfOthers:
         assert figures.traffic.deliveries == 6
 
 
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The opcode and the payload, of at most 125 bytes, of a client's frame."""
+    first, second = await reader.readexactly(2)
+    key = await reader.readexactly(4)
+    payload = await reader.readexactly(second & 0x7F)
+    return first & 0x0F, bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
+
+
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chunk: int) -> None:
     """An echo whose every answer comes behind a ping and a stranger's message, in pieces."""
 
@@ -147,11 +156,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chu
     await send(HEAD + PING + text_frame("something else") + text_frame("welcome") + PING)
     pongs = 0
     while True:
-        first, second = await reader.readexactly(2)
-        key = await reader.readexactly(4)
-        payload = await reader.readexactly(second & 0x7F)
-        payload = bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
-        if first & 0x0F == Opcode.PONG:
+        opcode, payload = await read_frame(reader)
+        if opcode == Opcode.PONG:
             pongs += 1
         else:
             assert pongs >= 2
@@ -166,6 +172,26 @@ class TestReading:
         )
         assert figures.traffic is not None
         assert figures.traffic.deliveries == 6
+
+    def test_heartbeats_of_a_protocol_above_are_answered(self) -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(HEAD + text_frame("2"))
+            assert await read_frame(reader) == (Opcode.TEXT, b"3")
+            writer.write(text_frame("welcome"))
+            _, message = await read_frame(reader)
+            writer.write(text_frame("22") + text_frame("2"))
+            assert await read_frame(reader) == (Opcode.TEXT, b"3")
+            writer.write(text_frame(message))
+            await reader.read()
+
+        async def main() -> Figures:
+            async with peer(script) as target:
+                target = replace(target, answers={"2": "3"})
+                return await measure(target, Echo(connections=1, messages=1, size=100))
+
+        figures = run_loop(main())
+        assert figures.traffic is not None
+        assert figures.traffic.deliveries == 1
 
     def test_steps_are_taken_in_order(self) -> None:
         heard: list[bytes] = []

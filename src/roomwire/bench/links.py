@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import cast
 
@@ -78,12 +78,15 @@ def _frame_at(data: bytes, start: int) -> tuple[int, int] | None:
 class Member(asyncio.Protocol):
     """A connection that is ready."""
 
-    __slots__ = ("_message", "_rest", "_tally", "_transport")
+    __slots__ = ("_answers", "_message", "_rest", "_tally", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, message: Message, tally: Tally) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, message: Message, tally: Tally, answers: Mapping[bytes, bytes]
+    ) -> None:
         self._transport = transport
         self._message = message
         self._tally = tally
+        self._answers = answers
         self._rest = b""
 
     def send(self, stamp: int) -> None:
@@ -121,6 +124,8 @@ class Member(asyncio.Protocol):
             elif (found := data.find(marker, payload, stop)) >= 0:
                 found += len(marker)
                 stamps.append(int(data[found : found + STAMP_DIGITS], 16))
+            elif (answer := self._answers.get(data[payload:stop])) is not None:
+                self._transport.write(answer)
             else:
                 tally.stray = data[payload : min(stop, payload + _SHOWN)]
             start = stop
@@ -168,6 +173,7 @@ class Opening(asyncio.Protocol):
         self._upgraded = False
         self._steps = list(target.steps)
         self._stray = b""
+        self._answers = {said.encode(): masked(Opcode.TEXT, text.encode()) for said, text in target.answers.items()}
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -223,6 +229,8 @@ class Opening(asyncio.Protocol):
             self._transport.write(masked(Opcode.PONG, payload))
         elif opcode == Opcode.CLOSE:
             self._fail(f"the server closed with {int.from_bytes(payload[:2], 'big')}")
+        elif (answer := self._answers.get(payload)) is not None:
+            self._transport.write(answer)
         elif isinstance(step, Expect) and step.text.encode() in payload:
             del self._steps[0]
         else:
@@ -238,7 +246,7 @@ class Opening(asyncio.Protocol):
         if self._steps or self._ready.done():
             return
         message = Message(self._target.message, self._size, self._index, self._token)
-        member = Member(self._transport, message, self._tally)
+        member = Member(self._transport, message, self._tally, self._answers)
         self._transport.set_protocol(member)
         if self._data:
             member.data_received(self._data)

@@ -8,8 +8,8 @@ dollar sign. A frame counts as a delivery where it has the marker, followed by t
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from string import Template
 
 from roomwire.core.errors import LocalError, RoomwireError
@@ -59,6 +59,7 @@ class Target:
         headers: further fields of the upgrade request.
         tls: how to verify the server, for ``wss``.
         pids: the server's processes, whose CPU time and memory are told; their descendants count too.
+        answers: what is said to a message that is just this and no delivery: the heartbeats of a protocol above.
     """
 
     host: str
@@ -71,6 +72,7 @@ class Target:
     headers: tuple[tuple[str, str], ...] = ()
     tls: ssl.SSLContext | None = None
     pids: tuple[int, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
 
     def token_of(self, index: int) -> str:
         """The token of a connection; empty where there are none."""
