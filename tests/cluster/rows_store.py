@@ -95,6 +95,7 @@ async def stop_store(run: Run) -> None:
     run.expect(codes == {"unavailable"}, f"publishes were answered with {codes}")
     run.cluster.store.resume()
     run.expect_within(await run.until_readiness(200), 10.0, "ready again after")
+    run.relieve()
     await run.events(run.size(20, 200))
     run.expect(sum(len(member.closed) for member in run.crowd.members) == closed, "clients were disconnected")
     left = [r for w in watchers for r in w.log.records if isinstance(r, Present) and not r.here]
@@ -120,6 +121,7 @@ async def broken_publish(run: Run) -> None:
         await run.crowd.until(lambda: link.lost_bytes > before, "a reply is lost")  # noqa: B023
         await run.blocking(lambda: link.cut(then=Mode.PASS))  # noqa: B023
         lost += link.lost_bytes - before
+        run.relieve()
         await run.events(run.size(10, 100))
     run.figures["bytes lost"] = str(lost)
 
