@@ -9,6 +9,8 @@ as they are and the window is long.
 from __future__ import annotations
 
 import contextlib
+import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,14 +21,14 @@ from roomwire.core.errors import Unavailable
 from roomwire.core.idempotency import NOT_REMEMBERED, fingerprint, message_key, read_reply, write_reply
 from roomwire.core.limits import TokenBucket
 from roomwire.core.notices import Failed, Reply
-from roomwire.node import journal
 
 if TYPE_CHECKING:
-    from roomwire.backplanes.contract import Reservation
     from roomwire.node.connection import Connection
     from roomwire.node.node import Node
 
 __all__ = ["LEASE", "WAIT", "Replies"]
+
+logger = logging.getLogger("roomwire.backplane")
 
 LEASE = 15.0
 """Seconds for which a message being handled is nobody else's; renewed while it is."""
@@ -36,6 +38,8 @@ _POLL = 0.25
 """Seconds between two looks for a reply that another node is making."""
 _REMEMBERED = 256
 """Bytes that a remembered reply takes up besides itself."""
+_UNSAVED = 1024
+"""Replies that are kept here, since the store did not take them."""
 _BUDGETS = 1024
 """Users with remembered replies between two looks at who has none any more."""
 
@@ -44,12 +48,13 @@ Handle = Callable[["Connection", Call, "str | None"], Awaitable[Reply | Failed |
 
 
 class _Running:
-    """A message that is being handled here, and an event where somebody waits for its end."""
+    """A message that is being handled here, or about to be, and an event where somebody waits for its end."""
 
-    __slots__ = ("done", "fingerprint")
+    __slots__ = ("done", "fingerprint", "reserved")
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
+        self.reserved = False
         self.done: anyio.Event | None = None
 
 
@@ -58,8 +63,11 @@ class Replies:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        # In what is reserved, so that a reservation whose answer was lost is known as our own.
+        self._owner = "@" + secrets.token_hex(8)
         self.running: dict[str, _Running] = {}
         """Those that are being handled here, by key."""
+        self._unsaved: dict[str, tuple[str, bytes]] = {}  # fingerprint and reply that the store did not take
         self._budgets: dict[str, TokenBucket] = {}
         self._budgets_kept = _BUDGETS
 
@@ -72,17 +80,14 @@ class Replies:
         ref, backplane = call.ref, self._node.backplane
         assert ref is not None
         key, print_ = message_key(connection.user, connection.client, ref), fingerprint(call)
-        reservation = None if key in self.running else await backplane.reserve(key, print_, LEASE)
-        if reservation is None or reservation.state != "new":
-            known = await self._of_first_copy(key, print_, ref, reservation)
-            if known is not None:
-                return known
-        budget = self._budget_of(connection.user)
-        if budget.is_spent(self._node.runtime.now()):
-            await backplane.forget(key)
-            return Failed(ref, "rate_limited", "too many replies to remember, slow down")
-        running = self.running[key] = _Running(print_)
+        running = await self._claim(key, print_, ref)
+        if not isinstance(running, _Running):
+            return running
         try:
+            budget = self._budget_of(connection.user)
+            if budget.is_spent(self._node.runtime.now()):
+                await backplane.forget(key)
+                return Failed(ref, "rate_limited", "too many replies to remember, slow down")
             # The fingerprint: another message under an id that is free again publishes anew.
             reply = await handle(connection, call, key + print_) or Reply(ref)
             if isinstance(reply, Failed) and reply.code in NOT_REMEMBERED:
@@ -93,8 +98,9 @@ class Replies:
             try:
                 await backplane.remember(key, print_, value, self._node.limits.idempotency_window)
             except Unavailable as error:
-                # The message took effect and its sender is told so; only a second copy would not know it.
-                journal.failed(None, "remember a reply", error)
+                # The message took effect and its sender is told so; a second copy is told by this node alone.
+                logger.warning("a reply is kept here until the store takes it: %s", error)
+                self._keep(key, print_, value)
             return reply
         except BaseException:
             # Cancelled: the node ends. Another one may handle the message without waiting for the lease.
@@ -102,46 +108,73 @@ class Replies:
                 await backplane.forget(key)
             raise
         finally:
-            del self.running[key]
-            if running.done is not None:
-                running.done.set()
+            self._end(key, running)
 
     async def renew(self) -> None:
-        """Keep the messages that are being handled from becoming somebody else's.
+        """Keep the messages that are being handled from becoming somebody else's, and store what could not be stored.
 
         Raises:
             Unavailable: the store cannot be reached.
         """
-        for key in list(self.running):
-            await self._node.backplane.renew(key, LEASE)
+        for key, running in list(self.running.items()):
+            if running.reserved:
+                await self._node.backplane.renew(key, LEASE)
+        for key, (print_, value) in list(self._unsaved.items()):
+            await self._node.backplane.remember(key, print_, value, self._node.limits.idempotency_window)
+            self._unsaved.pop(key, None)
 
-    async def _of_first_copy(
-        self, key: str, print_: str, ref: str, reservation: Reservation | None
-    ) -> Reply | Failed | None:
-        """Wait for the first copy's reply. None where it is ours to handle after all.
-
-        `reservation` is None where the first copy is being handled here: then the message is nobody
-        else's, whatever became of its lease.
-        """
+    async def _claim(self, key: str, print_: str, ref: str) -> _Running | Reply | Failed:
+        """The right to handle a message, to be given back by `_end`; or the first copy's reply, waited for."""
         now = self._node.runtime.now
-        deadline = now() + WAIT
+        deadline: float | None = None
         while True:
-            running = self.running.get(key)
-            if running is None and reservation is None:
-                reservation = await self._node.backplane.reserve(key, print_, LEASE)
-                running = self.running.get(key)
-            first = running or reservation
-            assert first is not None
-            if first is reservation and reservation.state == "new":
-                return None
-            if first.fingerprint != print_:
-                return Failed(ref, "conflict", "this id was used for another message")
-            if first is reservation and reservation.state == "done":
-                return read_reply(reservation.value, ref)
+            first = self.running.get(key)
+            if first is None:
+                outcome = await self._reserve(key, print_, ref)
+                if outcome is not None:
+                    return outcome
+                first = self.running.get(key)
+            if first is not None and first.fingerprint != print_:
+                return _conflict(ref)
+            deadline = now() + WAIT if deadline is None else deadline
             if now() >= deadline:
                 return Failed(ref, "unavailable", "the first copy of this message is still being handled")
-            await self._until_done(running, deadline - now())
-            reservation = None
+            await self._until_done(first, deadline - now())
+
+    async def _reserve(self, key: str, print_: str, ref: str) -> _Running | Reply | Failed | None:
+        """Ask the store. None: another node handles the first copy."""
+        known = self._unsaved.get(key)
+        if known is not None:
+            return read_reply(known[1], ref) if known[0] == print_ else _conflict(ref)
+        # From now on, so that a second copy that comes here meanwhile waits for this one.
+        running = self.running[key] = _Running(print_)
+        mine = print_ + self._owner
+        try:
+            reservation = await self._node.backplane.reserve(key, mine, LEASE)
+            if reservation.state == "pending" and reservation.fingerprint == mine:
+                # An earlier attempt of ours, whose answer was lost: nobody else has it, and nobody handles it.
+                await self._node.backplane.renew(key, LEASE)
+                running.reserved = True
+            running.reserved |= reservation.state == "new"
+        finally:
+            if not running.reserved:
+                self._end(key, running)
+        if running.reserved:
+            return running
+        if reservation.fingerprint.partition("@")[0] != print_:
+            return _conflict(ref)
+        return read_reply(reservation.value, ref) if reservation.state == "done" else None
+
+    def _end(self, key: str, running: _Running) -> None:
+        del self.running[key]
+        if running.done is not None:
+            running.done.set()
+
+    def _keep(self, key: str, print_: str, value: bytes) -> None:
+        """Remember a reply here; the oldest give way."""
+        while len(self._unsaved) >= _UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
+        self._unsaved[key] = (print_, value)
 
     async def _until_done(self, running: _Running | None, seconds: float) -> None:
         """Until the first copy is done here, or a moment where it is handled on another node."""
@@ -164,3 +197,7 @@ class Replies:
             budget = TokenBucket(limits.reply_bytes / limits.idempotency_window, limits.reply_bytes)
             self._budgets[user] = budget
         return budget
+
+
+def _conflict(ref: str) -> Failed:
+    return Failed(ref, "conflict", "this id was used for another message")
