@@ -1,4 +1,8 @@
-"""ASGI hosts that nobody here wrote, in the loop of a test's node: each serves an application on a free port."""
+"""ASGI hosts that nobody here wrote, in the loop of a test's node: each serves an application on a free port.
+
+The node is the test's, and hosts do nothing about a lifespan unless ``lifespan=True``. ``narrow=True`` gives the
+sockets a small send buffer, where the host takes a socket of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,23 @@ from typing import Any
 import anyio
 import hypercorn.asyncio
 import hypercorn.config
+import hypercorn.trio
 import uvicorn
 from granian.server.embed import Server as Granian
 
 __all__ = ["HOSTS", "Hosting"]
 
 Application = Callable[..., Any]
-Hosting = Callable[[Application], AbstractAsyncContextManager[int]]
+Hosting = Callable[..., AbstractAsyncContextManager[int]]
 """Serves an application until the end of the block; gives the port."""
+NARROW = 4096
+"""Bytes of a narrow send buffer; the kernel doubles them."""
 
 
-def _listening() -> socket.socket:
+def _listening(narrow: bool = False) -> socket.socket:
     sock = socket.socket()
+    if narrow:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NARROW)
     sock.bind(("127.0.0.1", 0))
     sock.listen(1024)
     return sock
@@ -45,9 +54,10 @@ class _Uvicorn(uvicorn.Server):
 
 def _uvicorn(ws: Any) -> Hosting:
     @asynccontextmanager
-    async def serve(app: Application) -> AsyncIterator[int]:
-        config = uvicorn.Config(app, ws=ws, http="h11", lifespan="off", log_config=None, ws_ping_interval=None)
-        with _listening() as sock:
+    async def serve(app: Application, *, lifespan: bool = False, narrow: bool = False) -> AsyncIterator[int]:
+        options: Any = {"http": "h11", "log_config": None, "ws_ping_interval": None}
+        config = uvicorn.Config(app, ws=ws, lifespan="on" if lifespan else "off", **options)
+        with _listening(narrow) as sock:
             server = _Uvicorn(config)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [sock])
@@ -60,26 +70,30 @@ def _uvicorn(ws: Any) -> Hosting:
     return serve
 
 
-@asynccontextmanager
-async def _hypercorn(app: Application) -> AsyncIterator[int]:
-    with _listening() as sock:
-        config = hypercorn.config.Config()
-        config.bind = [f"fd://{os.dup(sock.fileno())}"]  # it closes what it is given
-        config.errorlog = config.accesslog = None
-        ended = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: hypercorn.asyncio.serve(app, config, shutdown_trigger=ended.wait))
-            try:
-                yield sock.getsockname()[1]
-            finally:
-                ended.set()
+def _hypercorn(module: Any) -> Hosting:
+    @asynccontextmanager
+    async def serve(app: Application, *, lifespan: bool = False, narrow: bool = False) -> AsyncIterator[int]:
+        with _listening(narrow) as sock:
+            config = hypercorn.config.Config()
+            config.bind = [f"fd://{os.dup(sock.fileno())}"]  # it closes what it is given
+            config.errorlog = config.accesslog = None
+            ended = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: module.serve(app, config, shutdown_trigger=ended.wait))
+                try:
+                    yield sock.getsockname()[1]
+                finally:
+                    ended.set()
+
+    return serve
 
 
 @asynccontextmanager
-async def _granian(app: Application) -> AsyncIterator[int]:
+async def _granian(app: Application, *, lifespan: bool = False, narrow: bool = False) -> AsyncIterator[int]:
     with _listening() as probe:
         port: int = probe.getsockname()[1]
-    server = Granian(app, address="127.0.0.1", port=port, interface="asginl", log_enabled=False)  # type: ignore[arg-type]
+    interface: Any = "asgi" if lifespan else "asginl"
+    server = Granian(app, address="127.0.0.1", port=port, interface=interface, log_enabled=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
         try:
@@ -91,6 +105,7 @@ async def _granian(app: Application) -> AsyncIterator[int]:
 HOSTS: dict[str, Hosting] = {
     "uvicorn-sansio": _uvicorn("websockets-sansio"),
     "uvicorn-wsproto": _uvicorn("wsproto"),
-    "hypercorn": _hypercorn,
+    "hypercorn": _hypercorn(hypercorn.asyncio),
+    "hypercorn-trio": _hypercorn(hypercorn.trio),
     "granian": _granian,
 }

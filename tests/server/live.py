@@ -61,8 +61,14 @@ SHELLS = {
 }
 
 ASGI_HOSTS = {
-    f"asgi-{host}": Shell(f"asgi-{host}", "asyncio", {"use_uvloop": True}, None, host)
-    for host in ("uvicorn-sansio", "uvicorn-wsproto", "hypercorn", "granian")
+    f"asgi-{host}": Shell(f"asgi-{host}", backend, {} if backend == "trio" else {"use_uvloop": True}, None, host)
+    for host, backend in (
+        ("uvicorn-sansio", "asyncio"),
+        ("uvicorn-wsproto", "asyncio"),
+        ("hypercorn", "asyncio"),
+        ("hypercorn-trio", "trio"),
+        ("granian", "asyncio"),
+    )
 }
 
 

@@ -69,20 +69,27 @@ def close_event(code: int, reason: str) -> Event:
 
 def head_of(scope: Scope) -> RequestHead:
     """The request as the node sees it; its path is the one below the place where we are mounted."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path") or ""
-    # Hosts and frameworks have not agreed on whether `path` includes `root_path`; the specification says that it does.
-    if root and (path == root or path.startswith(root.rstrip("/") + "/")):
-        path = path[len(root.rstrip("/")) :] or "/"
     client = scope.get("client")
     return RequestHead(
         scope.get("method", "GET"),
-        path,
+        _path_of(scope),
         (scope.get("query_string") or b"").decode("latin-1"),
         tuple(_headers(scope)),
         peer=f"{client[0]}:{client[1]}" if client and client[0] else "unknown",
         secure=scope.get("scheme") in ("https", "wss"),
     )
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path") or ""
+    # Hosts and frameworks have not agreed on whether `path` includes `root_path`; the specification says that it does.
+    if root and (path == root or path.startswith(root.rstrip("/") + "/")):
+        path = path[len(root.rstrip("/")) :] or "/"
+    raw: bytes = (scope.get("raw_path") or b"").partition(b"?")[0]
+    if len(path) > 1 and path.endswith("/") and raw and not raw.endswith(b"/"):
+        path = path[:-1]  # Litestar's, whose mounted paths all end so
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
