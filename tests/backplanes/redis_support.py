@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any
 
+import anyio.to_thread
 import redis
 
 from roomwire.backplanes.contract import HistoryPolicy
@@ -59,3 +61,15 @@ def client_of(server: RedisServer) -> Iterator[redis.Redis]:
     """A plain client."""
     with redis.Redis(port=server.port, socket_timeout=5.0) as client:
         yield client
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what a server does of its own accord."""
+
+    def poll() -> None:
+        deadline = time.monotonic() + 20.0
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # a poll of a foreign process, with a deadline
+
+    await anyio.to_thread.run_sync(poll)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from roomwire.backplanes.redis.keys import Keys
 from roomwire.core.errors import ConfigError, Unavailable
 from roomwire.core.positions import Position
 from roomwire.testing.backplane import Recorder
-from tests.backplanes.redis_support import POLICY, QUICK, client_of, started
+from tests.backplanes.redis_support import POLICY, QUICK, client_of, eventually, started
 from tests.servers import RedisServer, free_port
 
 pytestmark = pytest.mark.anyio
@@ -31,18 +30,6 @@ ANN = Member("ann", "client-1", "connection-1")
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what a server does of its own accord."""
-
-    def poll() -> None:
-        deadline = time.monotonic() + 20.0
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # a poll of a foreign process, with a deadline
-
-    await anyio.to_thread.run_sync(poll)
 
 
 def execute(client: redis.Redis, *command: bytes | str | int) -> Any:
@@ -118,21 +105,23 @@ class TestSentinel:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Three masters, a third of the slots each."""
+    buses = [free_port() for _ in range(3)]
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
                 RedisServer(
-                    tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+                    tmp_path_factory.mktemp("cluster"),
+                    *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)),
                 )
             )
-            for _ in range(3)
+            for port in buses  # by default 10,000 above the server's own, which may be none
         ]
         bounds = (0, 5461, 10923, 16384)
         for number, server in enumerate(servers):
             with client_of(server) as client:
                 execute(client, "CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
                 execute(client, "CLUSTER SET-CONFIG-EPOCH", number + 1)
-                execute(client, "CLUSTER MEET", "127.0.0.1", servers[0].port)
+                execute(client, "CLUSTER MEET", "127.0.0.1", servers[0].port, buses[0])
         anyio.run(eventually, lambda: all(covers(server) for server in servers))
         yield servers
 
@@ -207,6 +196,56 @@ class TestCluster:
                 await eventually(lambda: execute(client, "PUBSUB SHARDCHANNELS", f"{node.prefix}c:*"))
             await node.publish("moving", b"3")
             await node.sink.until(lambda: node.sink.bodies("moving")[-1:] == [b"3"])
+
+    async def test_what_a_link_is_probed_through_may_move(
+        self, cluster: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The link stays up, though its server would refuse it for a channel that it does not have any more."""
+        async with started(url_of(cluster), **QUICK) as node:
+            feed = node.backplane._feed
+            home, link = next((home, link) for home, link in feed._links.items() if home is not None)
+            probe = next(channel for channel in link.channels if channel not in feed._own)
+            with client_of(cluster[0]) as client:
+                slot = int(execute(client, "CLUSTER KEYSLOT", probe))
+            old = next(place for place, server in enumerate(cluster) if server.port == home[1])
+            await anyio.to_thread.run_sync(move, cluster, slot, old, (old + 1) % 3)
+            await eventually(lambda: probe not in link.channels)
+            before, probed = link._heard, feed._probed(home)
+            assert list(link.channels)[-1:] == [probed] != [probe]
+            await eventually(lambda: link._heard > before + 2 * QUICK["probe_after"])
+            assert node.sink.availability == [True]
+            # One that has no slots left has no such channel, which is no reason to look for it for ever.
+            monkeypatch.setattr(node.backplane._store, "_slots", [("elsewhere", 1)] * 16384)
+            with pytest.raises(Unavailable, match="no slots"):
+                feed._probed(home)
+
+    async def test_a_channel_that_was_given_away_is_not_forgotten_by_an_old_map(
+        self, cluster: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with started(url_of(cluster), **QUICK) as node:
+            await node.backplane.subscribe("old-map")
+            store = node.backplane._store
+            assert store is not None
+            whole, maps = store._read_map, iter([list(store._slots)])
+
+            async def read_map() -> None:
+                """The first server that is asked has not heard of the move."""
+                known = next(maps, None)
+                if known is None:
+                    await whole()
+                else:
+                    store._slots = known
+
+            monkeypatch.setattr(store, "_read_map", read_map)
+            channel = Keys(node.prefix).channel("old-map")
+            with client_of(cluster[0]) as client:
+                slot = int(execute(client, "CLUSTER KEYSLOT", channel))
+            old = next(
+                place for place, server in enumerate(cluster) if server.port == (store.home(channel) or ("", 0))[1]
+            )
+            await anyio.to_thread.run_sync(move, cluster, slot, old, (old + 1) % 3)
+            with client_of(cluster[(old + 1) % 3]) as client:
+                await eventually(lambda: execute(client, "PUBSUB SHARDCHANNELS", channel))
 
     async def test_the_url_says_what_it_is(self, cluster: list[RedisServer], redis_server: RedisServer) -> None:
         for url, wanted in ((cluster[0].url, "redis+cluster://"), (url_of([redis_server]), "redis://")):

@@ -26,6 +26,8 @@ CHECK_EVERY = 1.0
 RENEW_EVERY = LEASE / 3
 REFRESH_EVERY = 20.0
 """Leases last 55 s: one lost refresh does no harm, and a dead node's members are gone within 90 s."""
+REFRESH_AGAIN = 2.0
+"""Seconds after which a refresh that failed is tried again: presence is in doubt until it succeeds."""
 SWEEP_EVERY = 30.0
 
 
@@ -83,6 +85,8 @@ class Upkeep:
             await job()
         except Unavailable:
             logger.warning("%s: the backplane is unavailable", getattr(job, "__name__", "upkeep"))
+            if job == self._refresh:
+                self._due[index] = min(self._due[index], self._node.runtime.now() + REFRESH_AGAIN)
         finally:
             self._busy.discard(index)
 

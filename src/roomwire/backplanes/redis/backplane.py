@@ -72,14 +72,13 @@ class RedisBackplane:
         self._settling = Settling(self._lease, sink.changed)
         self._presence = Presence(store, self._keys, self._lease, self._settling)
         self._slots = Slots(store, self._keys, self._lease, self._settling)
+        self._feed = Feed(store, self._keys, self._options, sink, node)
+        self._feed.was_down = self._settling.was_down
         try:
             await store.start()
-            self._feed = Feed(store, self._keys, self._options, sink, node)
-            self._feed.was_down = self._settling.was_down
             await self._feed.start()
         except BaseException:
-            self._closed = True
-            await store.aclose()
+            await self.aclose()
             raise
 
     async def aclose(self) -> None:
@@ -117,7 +116,13 @@ class RedisBackplane:
         """See the contract."""
         self._check()
         await self._feed.subscribe(room)
-        position = await self._streams.top(room)
+        try:
+            position = await self._streams.top(room)
+        except BaseException:
+            # Who gets no position does not unsubscribe.
+            if room not in self._settling.rooms:
+                self._feed.unsubscribe(room)
+            raise
         self._settling.rooms[room] = position.epoch
         return position
 
@@ -180,8 +185,13 @@ class RedisBackplane:
     ) -> list[Lost]:
         """See the contract."""
         self._check()
-        lost = await self._slots.refresh(slots, limit)
-        await self._presence.refresh(members)
+        with self._settling.refreshing():
+            try:
+                lost = await self._slots.refresh(slots, limit)
+            except Unavailable:
+                await self._presence.refresh(members)  # on a cluster it may be one server that is missing
+                raise
+            await self._presence.refresh(members)
         return lost
 
     # --- replies of idempotent messages

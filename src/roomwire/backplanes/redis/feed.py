@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import count
 
@@ -60,6 +60,8 @@ class Feed:
         self._rooms: dict[bytes, str] = {}  # by channel
         self._own = (keys.node(node), keys.nodes())
         self._links: dict[Address | None, ListeningLink] = {}
+        self._probes: dict[Address, bytes] = {}
+        self._given_away: set[bytes] = set()
         self._confirming: dict[bytes, asyncio.Future[bool]] = {}
         self._inbox: deque[tuple[bytes, bytes]] = deque()
         self._inbox_bytes = 0
@@ -115,9 +117,15 @@ class Feed:
         return link
 
     def _probed(self, home: Address) -> bytes:
-        """A channel of this node's that a server of the cluster has."""
-        names = (self._keys.node(f"{self._node} {number}") for number in count())
-        return next(name for name in names if self._store.home(name) == home)
+        """A channel of this node's that a server of the cluster has. Raises `Unavailable` where it has none."""
+        known = self._probes.get(home)
+        if known is None or self._store.home(known) != home:
+            if not self._store.serves(home):
+                raise Unavailable("the server has no slots of the cluster", stored=False)
+            # Of a server with few slots it takes thousands of names to find one.
+            names = (self._keys.node(f"{self._node} {number}") for number in count())
+            known = self._probes[home] = next(name for name in names if self._store.home(name) == home)
+        return known
 
     async def _probe(self, home: Address | None) -> None:
         channel = self._own[0] if home is None else self._probed(home)
@@ -187,26 +195,41 @@ class Feed:
                 link.discard(channel)
 
     def _lost(self, channel: bytes) -> None:
-        self._store.remap()
+        if self._store.clustered:
+            self._given_away.add(channel)
+            self._store.remap()
         room = self._rooms.get(channel)
         if room is not None:
             self._skip(room)
 
     def _rearrange(self) -> None:
         """The map of a cluster changed: each channel goes to the server that has it now."""
+        given_away, self._given_away = self._given_away, set()
         for link in list(self._links.values()):
             for channel in list(link.channels):
                 if channel in self._rooms or channel in self._own:
                     right = self._link_of(channel)
                     if right is not link:
-                        link.discard(channel)
+                        link.discard(channel, gone=channel in given_away)
+                    # The map may be older than the move: then the server refuses, and the map is read again.
+                    if right is not link or channel in given_away:
                         right.add(channel).add_done_callback(partial(self._moved, channel))
-        for home, link in list(self._links.items()):
-            if not any(channel in self._rooms or channel in self._own for channel in link.channels):
-                del self._links[home]
-                link.stop()
+        self._settle_links(given_away)
         if not self._up:
             self._went_up()
+
+    def _settle_links(self, given_away: Collection[bytes]) -> None:
+        """End the links without a channel; the others are probed through one that their server has."""
+        for home, link in list(self._links.items()):
+            probes = [channel for channel in link.channels if channel not in self._rooms and channel not in self._own]
+            if len(probes) == len(link.channels):
+                del self._links[home]
+                link.stop()
+            elif home is not None and probes != [probed := self._probed(home)]:
+                # A channel that is another server's by now would be refused, and with it the link.
+                for probe in probes:
+                    link.discard(probe, gone=probe in given_away)
+                link.add(probed)
 
     def _moved(self, channel: bytes, confirmed: asyncio.Future[bool]) -> None:
         """Between two servers of a cluster anything may have been missed."""

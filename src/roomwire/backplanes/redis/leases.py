@@ -8,7 +8,8 @@ is not read, and lapsed slots count, or everybody would "leave" and come back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from secrets import token_hex
 from typing import TypeVar
@@ -60,6 +61,7 @@ class Settling:
         self._lease = lease
         self._changed = changed
         self._until = 0.0
+        self._failing: float | None = None
         self.rooms: dict[str, str] = {}
         """The rooms that this node listens to, and the epoch in which their members entered them."""
         self._waiting: dict[str, asyncio.TimerHandle] = {}
@@ -72,12 +74,30 @@ class Settling:
     @property
     def unsettled(self) -> bool:
         """Whether leases may have lapsed because nobody could refresh them."""
-        return asyncio.get_running_loop().time() < self._until
+        now = asyncio.get_running_loop().time()
+        return now < self._until or (self._failing is not None and self._is_long(now - self._failing))
+
+    def _is_long(self, outage: float) -> bool:
+        # A lease may have been refreshed a period before the outage, and is refreshed a period after it.
+        return outage > self._lease - 2 * (REFRESH + _LATE)
+
+    @contextmanager
+    def refreshing(self) -> Iterator[None]:
+        """Leases are being refreshed. A store may be reached and yet store nothing, as one without memory."""
+        began = asyncio.get_running_loop().time()
+        try:
+            yield
+        except Unavailable:
+            if self._failing is None:
+                self._failing = began
+            raise
+        failing, self._failing = self._failing, None
+        if failing is not None:
+            self.was_down(asyncio.get_running_loop().time() - failing)
 
     def was_down(self, seconds: float) -> None:
-        """The store could not be reached for so long."""
-        # A lease may have been refreshed a period before the outage, and is refreshed a period after it.
-        if seconds > self._lease - 2 * (REFRESH + _LATE):
+        """The store could not be reached, or not be written to, for so long."""
+        if self._is_long(seconds):
             self._until = asyncio.get_running_loop().time() + self.period
             for room in self.rooms:
                 self._later(room, self.period)
@@ -88,6 +108,8 @@ class Settling:
         Raises:
             Unavailable: they cannot be believed yet.
         """
+        if self._failing is not None and self.unsettled:
+            raise Unavailable("presence is not read while leases cannot be refreshed", stored=False)
         left = self._until - asyncio.get_running_loop().time()
         known = self.rooms.get(room)
         if known is not None and known != epoch:

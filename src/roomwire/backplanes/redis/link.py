@@ -80,6 +80,7 @@ class ListeningLink:
         self._asked: deque[_Asked] = deque()
         self._unsent: list[_Asked] = []
         self._heard = 0.0
+        self._why = ""
         self._sound: asyncio.Future[None] | None = None  # somebody waits for whatever comes next
         self._closed = False
         self._wake = asyncio.Event()
@@ -93,17 +94,17 @@ class ListeningLink:
         """Listen to a channel, too; the future says whether the server confirmed it before the link broke."""
         confirmed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.channels[channel] = None
-        if self.up:
+        if self._link is not None:
             self._ask(_Asked(channel, True, confirmed))
         else:
             confirmed.set_result(False)
         return confirmed
 
-    def discard(self, channel: bytes) -> None:
-        """Listen to it no more."""
+    def discard(self, channel: bytes, *, gone: bool = False) -> None:
+        """Listen to it no more; `gone` where the server gave it away, and would refuse the link that asks."""
         if channel in self.channels:
             del self.channels[channel]
-            if self._link is not None:
+            if self._link is not None and not gone:
                 self._ask(_Asked(channel, False, None))
 
     def _ask(self, asked: _Asked) -> None:
@@ -191,6 +192,7 @@ class ListeningLink:
         loop = asyncio.get_running_loop()
         self._link = link
         self._asked.clear()
+        self._why = "the link to Redis broke"
         self._heard = loop.time()
         reader = asyncio.create_task(self._read(link))
         listens = False
@@ -211,7 +213,7 @@ class ListeningLink:
             self._fail(asked)
             await link.disconnect(nowait=True)
         if not self._closed:
-            self._failed(Unavailable("the link to Redis broke", stored=False))
+            self._failed(Unavailable(self._why, stored=False))
         return listens
 
     async def _subscribe_all(self, reader: asyncio.Task[None]) -> bool:
@@ -277,6 +279,7 @@ class ListeningLink:
         except ResponseError as error:
             # Of a subscribe: the channel is another server's, or not allowed to this user.
             logger.warning("Redis refuses to be listened to: %s", error)
+            self._why = f"Redis refuses to be listened to: {error}"
             if self._asked:
                 self._owner.lost(self._asked[0].channel)
         except (RedisError, OSError) as error:

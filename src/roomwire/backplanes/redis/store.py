@@ -45,6 +45,8 @@ OLDEST = (6, 2)
 _REDIRECTS = 5
 _GAP = 0.5
 """Seconds between two looks at a cluster's map."""
+_MAP_AGAIN = 2.0
+"""Seconds until a map that could not be read is asked for once more."""
 # Before anything was carried out.
 _REFUSED = (
     AskError,  # MovedError is one
@@ -143,12 +145,16 @@ class Store:
         """The server that has a key or a channel; None: there is one server only."""
         return self._slots[key_slot(key)] if self.clustered else None
 
+    def serves(self, home: Address) -> bool:
+        """Whether a server has any slots of the cluster."""
+        return home in self._slots
+
     async def dial(self, home: Address | None) -> Link:
         """A connection to that server. Raises as `Dialer.dial` does."""
         return await self._dialer.dial(home)
 
     def remap(self) -> None:
-        """Read the map of a cluster anew, soon; many ask, and it is read once. Where that fails, the old one stays."""
+        """Read the map of a cluster anew, soon; many ask, and it is read once. Until it can be, the old one stays."""
         if self.clustered and not self._closed and self._mapping is None:
             self._mapping = asyncio.create_task(self._remap())
 
@@ -161,6 +167,7 @@ class Store:
             self.on_map()  # though it may say nothing new: a server that sent us elsewhere has said it before
         except Unavailable as error:
             logger.warning("the map of the Redis cluster cannot be read: %s", error)
+            asyncio.get_running_loop().call_later(_MAP_AGAIN, self.remap)
         finally:
             self._mapping = None
 
@@ -214,16 +221,23 @@ class Store:
         return await self._settle(reply, key, command, None, False)
 
     async def run_many(self, script: Script, calls: Sequence[Call], *, read: bool = False) -> list[Any]:
-        """Run a script many times, in one piece for each server. Raises as `run` does, for the first that fails."""
+        """Run a script many times, in one piece for each server. Raises as `run` does, once all have run."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
         by_home: dict[Address | None, list[int]] = {}
         for place, (keys, _) in enumerate(calls):
             by_home.setdefault(self.home(keys[0]), []).append(place)
         replies: list[Any] = [None] * len(calls)
+        failure: Unavailable | None = None
         for home, places in by_home.items():
-            found = await self._call(home, read, *(commands[place] for place in places))
+            try:
+                found = await self._call(home, read, *(commands[place] for place in places))
+            except Unavailable as error:
+                failure = failure or error
+                continue
             for place, reply in zip(places, found, strict=True):
                 replies[place] = reply
+        if failure is not None:
+            raise failure
         return [
             await self._settle(reply, keys[0], command, script, read) if isinstance(reply, ResponseError) else reply
             for reply, (keys, _), command in zip(replies, calls, commands, strict=True)

@@ -35,9 +35,10 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 keep(KEYS[1], {found[1], offset, size, ttl})
-redis.call(ARGV[5], ARGV[6], '\001e' .. found[1] .. '|' .. offset .. '|' .. body)
 local position = found[1] .. '|' .. offset
 if KEYS[3] then
   redis.call('SET', KEYS[3], position, 'PX', ARGV[4])
 end
+-- Last, since it may be refused to this user: what is stored is found by the others' looks, and a copy is known.
+redis.call(ARGV[5], ARGV[6], '\001e' .. position .. '|' .. body)
 return position
