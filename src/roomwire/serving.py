@@ -87,6 +87,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, as one process. The first one drains, the second one ends at once.
 
+    Where connections are handed over only SIGINT ends at once: further SIGTERMs are the first one again.
+
     Args:
         app: the application.
         settings: the configuration. The further processes of `server.workers` are the command line's to start.
@@ -107,7 +109,7 @@ async def serve(
 
     try:
         async with anyio.create_task_group() as tasks:
-            await tasks.start(_drain_on_signal, node, tasks.cancel_scope)
+            await tasks.start(_drain_on_signal, node, tasks.cancel_scope, handover is not None)
             await node.serve(ready=ready)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -115,12 +117,17 @@ async def serve(
         raise cause from cause.__cause__
 
 
-async def _drain_on_signal(node: Node, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+async def _drain_on_signal(
+    node: Node, scope: anyio.CancelScope, worker: bool, *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as tasks:
             task_status.started()
-            async for _ in signals:
+            async for number in signals:
                 if node.draining:
+                    # A service manager asks every process of the service to end, and the parent asks its workers.
+                    if worker and number == signal.SIGTERM:
+                        continue
                     scope.cancel()
                     return
                 notify_service_manager("STOPPING=1")

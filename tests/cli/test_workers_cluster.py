@@ -188,9 +188,56 @@ async def test_a_killed_worker(server: Running) -> None:
         assert len(workers_of(server.process)) == WORKERS
 
 
+async def test_a_worker_that_drains_by_itself(server: Running) -> None:
+    """A service manager tells every process of the service: the second SIGTERM cuts nothing off, and nobody waits."""
+    peer = await Peer.connect(server.address)
+    peer.send('{"event":"linger","id":"2","data":"drained"}')
+    os.kill(peer.pid, signal.SIGTERM)
+    assert await peer.close_code() == 1012
+    async with asyncio.timeout(30):
+        others = await who(server.address, 10)
+    assert peer.pid not in {other.pid for other in others}
+    os.kill(peer.pid, signal.SIGTERM)
+    others += await who(server.address, 10)
+    (server.folder / "drained.go").touch()
+    await asyncio.to_thread(await_end, peer.pid)
+    assert (server.folder / "drained.done").exists()
+    for other in (peer, *others):
+        other.close()
+    await asyncio.to_thread(server.process.read_until, rf"a worker ended.* pid={peer.pid} how=\"with exit code 0\"")
+    await asyncio.to_thread(server.process.read_until, "worker ready")
+
+
+async def test_a_successor_that_ends_while_the_one_before_drains(server: Running) -> None:
+    """The worker has another process then, and the others stay as they are."""
+    before = workers_of(server.process)
+    peers = await who(server.address, 10)  # none of them answers the close, so that the drain lasts
+    server.process.popen.send_signal(signal.SIGHUP)
+    ready = await asyncio.to_thread(server.process.read_until, r"worker ready.* worker=1 pid=(\d+)")
+    os.kill(int(ready[1]), signal.SIGKILL)
+    await asyncio.to_thread(server.process.read_until, f"a worker ended.* pid={ready[1]} ")
+    await asyncio.to_thread(server.process.read_until, "no further worker is started anew")
+    again = await asyncio.to_thread(server.process.read_until, r"worker ready.* worker=1 pid=(\d+)")
+    for peer in peers:
+        peer.close()
+    (first,) = (pid for pid in before if f" worker=1 pid={pid}\n" in server.process.seen)
+    await asyncio.to_thread(await_end, first)
+    assert set(before) - {first} | {int(again[1])} == set(workers_of(server.process)) - {first}
+
+
 async def test_all_anew(server: Running) -> None:
-    """SIGHUP: one after the other is replaced, nobody is refused, and nothing is missed."""
+    """SIGHUP: one after the other is replaced, nobody is refused, and nothing is missed.
+
+    Also after one that led to nothing, since the parent had no descriptor left.
+    """
     before = set(workers_of(server.process))
+    pid = server.process.popen.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    server.process.popen.send_signal(signal.SIGHUP)
+    await asyncio.to_thread(server.process.read_until, "a worker cannot be started .*worker=1 ")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    env = server.folder / ".env"
+    env.write_text(env.read_text().replace("CHAT_SETTING=old", "CHAT_SETTING=new"))
     async with readers(server.address) as clients:
         caller = Caller(server.address)
         server.process.popen.send_signal(signal.SIGHUP)
@@ -198,6 +245,7 @@ async def test_all_anew(server: Running) -> None:
         await caller.end()
         assert before.isdisjoint(workers_of(server.process))
         assert len(workers_of(server.process)) == WORKERS
+        assert await clients[0].client.send("setting") == "new"
         await say(clients[0], range(1))
         async with asyncio.timeout(30):
             await asyncio.gather(*(client.read_to(0) for client in clients))

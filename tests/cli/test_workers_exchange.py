@@ -181,6 +181,21 @@ async def test_what_a_worker_did_not_take_goes_to_another(
     assert sorted(taken + await hands[1].take(98)) == sorted(clients.ports)
 
 
+async def test_a_worker_that_says_that_it_takes_no_more(
+    exchange: Exchange, clients: Clients, hands: list[Hand]
+) -> None:
+    """As one that was told to end by somebody else than its parent, and drains: nobody waits for that."""
+    exchange.add(hands[0].line)
+    exchange.open()
+    clients.connect(5)
+    taken = await hands[0].take(2)
+    await until(lambda: hands[0].line.load == 5)
+    exchange.add(hands[1].line)
+    hands[0].far.shutdown(socket.SHUT_WR)
+    assert sorted(taken + await hands[1].take(3)) == sorted(clients.ports)
+    exchange.remove(hands[0].line)  # its process has ended, too
+
+
 async def test_closed_with_connections_that_nobody_took(
     exchange: Exchange, clients: Clients, hands: list[Hand]
 ) -> None:
@@ -204,7 +219,10 @@ async def test_without_a_descriptor_left_it_tries_again(
     hands: list[Hand],
     listening: socket.socket,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And says so once, not with each attempt."""
+    monkeypatch.setattr("roomwire.cli._workers.exchange._EXHAUSTED_PAUSE", 0.0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     exchange.add(hands[0].line)
     clients.connect()
@@ -214,6 +232,8 @@ async def test_without_a_descriptor_left_it_tries_again(
     try:
         exchange.open()
         await until(lambda: caplog.records)
+        for _ in range(100):  # an attempt in each turn or two
+            await asyncio.sleep(0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert caplog.messages == ["cannot accept connections now"]

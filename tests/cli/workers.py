@@ -15,6 +15,7 @@ __all__ = ["READY", "Peer", "project_with_workers", "spread", "spread_of", "toke
 READY = r"^roomwire serves chatapp:app on (\S+) with (\d) workers$"
 
 APP = """
+import asyncio
 import os
 
 from roomwire import App, Connection
@@ -37,6 +38,16 @@ async def say(connection: Connection, number: int) -> None:
 @app.on("who")
 async def who(connection: Connection) -> str:
     return f"<{os.getpid()} {running[0].name}>"
+
+@app.on("setting")
+async def setting(connection: Connection) -> str:
+    return os.environ["CHAT_SETTING"]
+
+@app.on("linger")
+async def linger(connection: Connection, name: str) -> None:
+    while not os.path.exists(f"{name}.go"):
+        await asyncio.sleep(0.01)
+    open(f"{name}.done", "w").close()
 """
 
 # It joins no processes, and says that it does: for what is about processes and not about messages.
@@ -84,6 +95,7 @@ def project_with_workers(folder: Path, *, backplane: str = 'type = "acme:Backpla
     project.write("acme.py", PLUGIN)
     text = CONFIG.replace('type = "acme:Backplane"', backplane).replace("workers = 3", f"workers = {workers}")
     project.write("roomwire.toml", text)
+    project.write(".env", f"CHAT_SECRET={SECRET}\nCHAT_SETTING=old\n")
     return project
 
 
@@ -139,14 +151,17 @@ class Peer:
         self.writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
         answer = await self.reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 101 "), answer
-        question = b'{"event":"who","id":"1"}'
-        self.writer.write(bytes([0x81, 0x80 | len(question), 0, 0, 0, 0]) + question)
+        self.send('{"event":"who","id":"1"}')
         seen = b""
         while (match := re.search(rb"<(\d+) ([^>]+)>", seen)) is None:
             data = await self.reader.read(65536)
             assert data, seen
             seen += data
         self.pid, self.node = int(match[1]), match[2].decode()
+
+    def send(self, message: str) -> None:
+        """A message of at most 125 characters."""
+        self.writer.write(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message.encode())
 
     async def close_code(self) -> int:
         """Read up to the server's close frame, answer it, and give its code."""

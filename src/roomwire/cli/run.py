@@ -53,7 +53,6 @@ def command(
         _work(worker, worker.configured(loaded), app_dir, factory)
         return
     warn(loaded)
-    export_env_file(loaded)
     set_up_logging(loaded.settings.logging)
     workers = loaded.settings.server.workers
 
@@ -64,8 +63,10 @@ def command(
             click.echo(f"roomwire serves {loaded.settings.app} on {url}{suffix}", err=True)
 
     if workers > 1:
+        # Each worker reads the .env for itself, as it is when it starts: what we exported would go before it.
         serve_with_workers(sys.argv[1:], loaded.settings, on_ready=announce)
         return
+    export_env_file(loaded)
     app = load_app(loaded.settings.app, app_dir=app_dir, factory=factory)
     serve_until_done(app, loaded, on_ready=announce)
 

@@ -63,7 +63,8 @@ class ListenOptions:
         fd: an inherited listening socket, instead.
         handover: a Unix stream socket, instead, by which another process hands over the connections that it
             accepted: each byte brings one (``SCM_RIGHTS``). Back go two unsigned 64-bit numbers (big-endian),
-            soon after a change: connections taken so far, connections open.
+            soon after a change: connections taken so far, connections open. Their end (``SHUT_WR``) says that
+            no more are taken.
         backlog: connections that the kernel keeps for us.
         ssl: a context where TLS is spoken.
         shell: ``"callback"``, ``"portable"``, or ``"auto"``.

@@ -28,6 +28,8 @@ _ACCEPTS_PER_TURN = 32
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE = 0.1
 """Seconds until the next attempt to accept where there is no descriptor left."""
+_EXHAUSTED_TOLD = 60.0
+"""Seconds until the log is told again."""
 
 
 class Line:
@@ -66,15 +68,20 @@ class Line:
         self._handed += 1
         return True
 
-    def hear(self) -> None:
-        """Read what the worker says of itself."""
-        with contextlib.suppress(BlockingIOError):
+    def hear(self) -> bool:
+        """Read what the worker says of itself; False where it takes no more."""
+        try:
             while data := self.near.recv(4096):
                 self._heard += data
+        except BlockingIOError:
+            goes_on = True
+        else:
+            goes_on = False
         whole = len(self._heard) - len(self._heard) % _REPORT.size
         if whole:
             self._taken, self._open = _REPORT.unpack_from(self._heard, whole - _REPORT.size)
             self._heard = self._heard[whole:]
+        return goes_on
 
     def take_back(self) -> Iterator[socket.socket]:
         """The connections that the worker did not take."""
@@ -106,6 +113,7 @@ class Exchange:
         self._waiting: deque[socket.socket] = deque()
         self._open = False
         self._accepting = False
+        self._tell_at = 0.0
 
     def open(self) -> None:
         """Accept from now on."""
@@ -124,8 +132,12 @@ class Exchange:
     def add(self, line: Line) -> None:
         """A worker takes connections."""
         self._lines.append(line)
-        self._loop.add_reader(line.near, line.hear)
+        self._loop.add_reader(line.near, self._hear, line)
         self._go_on()
+
+    def _hear(self, line: Line) -> None:
+        if not line.hear():
+            self.remove(line)  # it drains: who waits on its line would wait for its end
 
     def remove(self, line: Line) -> None:
         """A worker takes no more: what it has not taken goes to the others. Once more does no harm."""
@@ -182,12 +194,18 @@ class Exchange:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                fields = {"event": "exhausted", "error": error.strerror}
-                logger.error("cannot accept connections now", extra={"roomwire": fields})
+                self._tell_exhausted(error)
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_EXHAUSTED_PAUSE, self._watch, listener)
                 return
             self._go_on()
+
+    def _tell_exhausted(self, error: OSError) -> None:
+        now = self._loop.time()
+        if now >= self._tell_at:
+            self._tell_at = now + _EXHAUSTED_TOLD
+            fields = {"event": "exhausted", "error": error.strerror}
+            logger.error("cannot accept connections now", extra={"roomwire": fields})
 
     def _watch(self, listener: socket.socket) -> None:
         if self._accepting:

@@ -35,10 +35,14 @@ class Worker:
         A successor serves while the one before still drains, so that it is the serial that makes the name so.
         """
         settings = loaded.settings
-        update: dict[str, object] = {"metrics": settings.metrics.of_worker(self.number)}
+        # It is one of several though the file, which was read anew, should say something else by now.
+        server: dict[str, object] = {"workers": max(settings.server.workers, 2)}
         if loaded.origin("server", "node").source != "default":  # else made at the start: another one in each process
-            name = f"{settings.server.node}-{self.serial}"
-            update["server"] = settings.server.model_copy(update={"node": name})
+            server["node"] = f"{settings.server.node}-{self.serial}"
+        update = {
+            "metrics": settings.metrics.of_worker(self.number),
+            "server": settings.server.model_copy(update=server),
+        }
         return replace(loaded, settings=settings.model_copy(update=update))
 
     def tell_ready(self) -> None:

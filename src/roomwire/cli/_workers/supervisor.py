@@ -159,24 +159,33 @@ class Supervisor:
         """Start a process of a worker.
 
         Raises:
-            StartFailed: this machine cannot, and it is the first start; else it is tried again.
+            StartFailed: this machine cannot, and it is the first start; else it is tried again, unless it
+                was to replace one, which stays.
         """
         try:
             process = self._spawn(number)
         except OSError as error:  # no memory, no descriptor, too many processes
             if not self._serving:
                 raise StartFailed(f"worker {number} cannot be started: {error.strerror}") from error
-            fields = {"event": "worker_failed", "worker": number, "error": error.strerror, "again_in": _LONGEST_PAUSE}
+            fields: dict[str, object] = {"event": "worker_failed", "worker": number, "error": error.strerror}
+            if self._has(number):
+                self._renew_no_more(number)
+            else:
+                fields["again_in"] = _LONGEST_PAUSE
+                self._loop.call_later(_LONGEST_PAUSE, self._restart, number)
             logger.error("a worker cannot be started", extra={"roomwire": fields})
-            self._loop.call_later(_LONGEST_PAUSE, self._restart, number)
             return
         self._processes.append(process)
         self._loop.add_reader(process.status, self._heard, process)
 
     def _restart(self, number: int) -> None:
         """Where there is none meanwhile, and none is to be."""
-        if not self._signals and all(process.number != number for process in self._processes):
+        if not self._signals and not self._has(number):
             self._start(number)
+
+    def _has(self, number: int) -> bool:
+        """Whether this worker has a process that serves, or is about to; one that retires is none."""
+        return any(process.number == number and not process.retiring for process in self._processes)
 
     def _spawn(self, number: int) -> _Process:
         with ExitStack() as undo:
@@ -255,6 +264,12 @@ class Supervisor:
             else:
                 logger.info("all workers are new", extra={"roomwire": {"event": "renewed"}})
 
+    def _renew_no_more(self, number: int) -> None:
+        """The worker whose turn it was has no successor that serves: the others stay as they are."""
+        if self._to_renew[:1] == [number]:
+            self._to_renew = []
+            logger.warning("no further worker is started anew", extra={"roomwire": {"event": "renew"}})
+
     # --- ending
 
     def _stop(self) -> None:
@@ -269,7 +284,7 @@ class Supervisor:
             self._reap()
         else:
             for process in self._processes:
-                process.popen.terminate()
+                process.popen.send_signal(signal.SIGINT)  # a second SIGTERM says nothing new to a worker
 
     def _drain(self, process: _Process) -> None:
         if process in self._processes:
@@ -302,15 +317,16 @@ class Supervisor:
             self._renewed(process.number)
         else:
             fields: dict[str, object] = {"event": "worker_ended", **process.fields, "how": _how(code)}
-            if any(other.number == process.number for other in self._processes):
-                # Either it was to replace the other one, which stays, or the other one replaces it already.
-                if process.ready_at is None:
-                    self._to_renew = []
-                    logger.error("a worker cannot be replaced: it stays", extra={"roomwire": fields})
-                return
-            pause = self._count_end(process)
-            logger.error("a worker ended", extra={"roomwire": fields | {"again_in": pause}})
-            self._loop.call_later(pause, self._restart, process.number)
+            if not self._has(process.number):
+                pause = self._count_end(process)
+                logger.error("a worker ended", extra={"roomwire": fields | {"again_in": pause}})
+                self._renew_no_more(process.number)
+                self._loop.call_later(pause, self._restart, process.number)
+            elif process.ready_at is None:
+                logger.error("a worker cannot be replaced: it stays", extra={"roomwire": fields})
+                self._renew_no_more(process.number)
+            else:  # its successor is about to serve
+                logger.error("a worker ended", extra={"roomwire": fields})
 
     def _count_end(self, process: _Process) -> float:
         lived = 0.0 if process.ready_at is None else self._loop.time() - process.ready_at

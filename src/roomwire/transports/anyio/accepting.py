@@ -29,6 +29,8 @@ ACCEPTS_PER_TURN = 32
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE = 0.1
 """Seconds until the next attempt to accept where the process has no descriptor left (trio: 0.1)."""
+_EXHAUSTED_TOLD = 60.0
+"""Seconds until the log is told again."""
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
 _T = TypeVar("_T")
@@ -99,6 +101,7 @@ class Listener(Protocol):
 
 async def accept_each(owner: AnyioTransport, listener: Listener, start: Callable[[socket.socket], object]) -> None:
     """Start a task for each socket, until `anyio.notify_closing` is called for the listener."""
+    tell_at = 0.0
     while True:
         try:
             await anyio.wait_readable(listener)
@@ -116,8 +119,10 @@ async def accept_each(owner: AnyioTransport, listener: Listener, start: Callable
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                fields = {"event": "exhausted", "error": error.strerror, "open": len(owner.carriers)}
-                logger.error("cannot accept connections now", extra={"roomwire": fields})
+                if (now := owner.host.runtime.now()) >= tell_at:
+                    tell_at = now + _EXHAUSTED_TOLD
+                    fields = {"event": "exhausted", "error": error.strerror, "open": len(owner.carriers)}
+                    logger.error("cannot accept connections now", extra={"roomwire": fields})
                 await anyio.sleep(_EXHAUSTED_PAUSE)
                 break
 

@@ -57,8 +57,10 @@ class Handover:
         Raises:
             BlockingIOError: none waits.
             EOFError: none will come any more.
-            OSError: with EMFILE: this process has no descriptor left, and the connection is lost.
+            OSError: with EMFILE: this process has no descriptor left. The connection waits; it is lost where
+                the last descriptor went to another thread meanwhile.
         """
+        os.close(os.dup(self._sock.fileno()))  # what comes and finds no descriptor left is closed by the kernel
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1, _NO_INHERITANCE)
         if not data:
             raise EOFError
@@ -88,9 +90,11 @@ class Handover:
             self._changed.set()
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more, and say so: the reports end, though the other process has a copy of our end."""
         if self.fileno() >= 0:
             anyio.notify_closing(self)
+            with contextlib.suppress(OSError):  # nobody is there
+                self._sock.shutdown(socket.SHUT_WR)
             self._sock.close()
 
 
