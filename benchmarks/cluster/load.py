@@ -51,8 +51,9 @@ class Plan:
     Attributes:
         subscribers: connections to node B.
         size: bytes of a message to node A.
-        seconds: how long each of the three workloads lasts.
+        seconds: how long messages are outstanding, one and then several.
         rate: messages a second, where latency is measured.
+        rated: how many of these.
         window: messages outstanding, where throughput is.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     size: int = 128
     seconds: float = 3.0
     rate: float = 10.0
+    rated: int = 100
     window: int = 16
 
 
@@ -126,13 +128,16 @@ async def load(cluster: Cluster, plan: Plan) -> Figures:
     try:
         await crowd.gather()
         publisher, count = [crowd.publisher], plan.subscribers
-        await crowd.flow(Window(publisher, count, None, size=1), plan.seconds / 4)  # what comes late is compiled by now
+
+        def window(size: int) -> Pace:
+            return Window(publisher, count, None, size=size)
+
+        # What is compiled when it has run often is compiled by then.
+        await crowd.flow(window(plan.window), plan.seconds / 2)
         return Figures(
-            single=await crowd.flow(Window(publisher, count, None, size=1), plan.seconds),
-            paced=await crowd.flow(
-                Rate(publisher, count, max(round(plan.rate * plan.seconds), 1), per_second=plan.rate), None
-            ),
-            packed=await crowd.flow(Window(publisher, count, None, size=plan.window), plan.seconds),
+            single=await crowd.flow(window(1), plan.seconds),
+            paced=await crowd.flow(Rate(publisher, count, plan.rated, per_second=plan.rate), None),
+            packed=await crowd.flow(window(plan.window), plan.seconds),
         )
     finally:
         await crowd.leave()

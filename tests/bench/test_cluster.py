@@ -18,7 +18,7 @@ from roomwire.bench.target import BenchFailed, Expect, Target
 from tests.bench.test_load import chat
 from tests.servers import NatsServer, RedisServer
 
-PLAN = Plan(subscribers=4, seconds=0.1, rate=50, window=3)
+PLAN = Plan(subscribers=4, seconds=0.1, rate=50, rated=5, window=3)
 
 
 # socket.io is installed by `make bench` alone; python-socketio speaks the same protocol.
@@ -30,7 +30,7 @@ def test_each_pair_of_nodes_delivers(name: str) -> None:
         assert 0 < flow.p50 <= flow.p99
         # The publisher's node has no other connection, and it is the one that reads and publishes.
         assert min(flow.node_a, flow.node_b, flow.store) > 0
-    assert figures.paced.messages == 5
+    assert figures.paced.messages == PLAN.rated
 
 
 class TestWhatIsNoFigure:
