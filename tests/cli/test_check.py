@@ -538,6 +538,23 @@ class TestThisMachine:
             assert bool(found) is warned
         assert found[0]["key"] == "limits.max_connections"
 
+    def test_each_worker_has_as_many_of_anybody_and_a_user_has_his_in_all(self, project: Project) -> None:
+        worst, replies = machine.worst_connection(Limits()), Limits().reply_bytes
+        each = machine._memory() // (worst + replies) // 2
+        cluster = '[server]\nworkers = 2\n[backplane]\ntype = "redis"\n'
+        for count, warned in ((each, False), (each + 1, True)):
+            configured(project, f'{cluster}[auth]\ntype = "anonymous"\n[limits]\nmax_connections = {count}\n')
+            found = [item for item in warnings_of(project) if item["warning"].startswith("anybody may make the 2 work")]
+            assert bool(found) is warned
+        assert found[0]["change"].startswith(f"[limits] max_connections = {each}; or less of inbox_messages")
+        user = (machine._memory() - replies) // worst
+        for count, warned in ((user, False), (user + 1, True)):
+            configured(project, f"{cluster}[limits]\nconnections_per_user = {count}\n")
+            found = [
+                item for item in warnings_of(project) if item["warning"].startswith("one user may make the 2 work")
+            ]
+            assert bool(found) is warned
+
     def test_the_memory_of_this_machine(self) -> None:
         total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
         assert 0 < machine._memory() <= int(total.split()[1]) * 1024

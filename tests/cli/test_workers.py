@@ -11,12 +11,15 @@ import socket
 
 import pytest
 
+from roomwire.app import App
 from roomwire.cli._application import put_on_path
+from roomwire.cli._workers.role import Worker
 from roomwire.cli._workers.supervisor import pause_before
-from roomwire.config import Settings
+from roomwire.config import Settings, load
 from roomwire.config.settings import ServerSettings
-from roomwire.core.errors import PluginError
+from roomwire.core.errors import ConfigError, PluginError
 from roomwire.plugins import make_transport
+from roomwire.serving import build_node
 from tests.cli.conftest import Project, running
 from tests.cli.workers import READY, Peer, project_with_workers, spread, spread_of, who, workers_of
 from tests.servers import RedisServer
@@ -184,6 +187,13 @@ class TestRefusals:
             f'Error: {where}: the backplane "{backplane}" joins no processes, found 2 workers: set workers = 1,'
             f' or change the line type = "{backplane}" of [backplane] to a backplane that joins nodes\n'
         )
+
+    def test_a_worker_is_one_of_several_whatever_the_file_says_by_now(self, project: Project) -> None:
+        """SIGHUP reads it anew: memory for each of them would be as many chats."""
+        loaded = load(project.folder / "roomwire.toml", environ={}, cwd=project.folder)
+        found = Worker(number=1, serial=3, handover=0, status=0).configured(loaded)
+        with pytest.raises(ConfigError, match=r"^server\.workers: .* joins no processes"):
+            build_node(App(), found.settings)
 
     @pytest.mark.parametrize(
         ("arguments", "what"),

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -238,3 +239,44 @@ async def test_without_a_descriptor_left_it_tries_again(
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert caplog.messages == ["cannot accept connections now"]
     assert await hands[0].take(1) == clients.ports
+
+
+TOO_MANY = """
+import asyncio, encodings.idna, os, resource, socket
+from roomwire.cli._workers import exchange
+
+async def main():
+    exchange._EXHAUSTED_PAUSE = 3600.0
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(False)
+        exchanged, tries = exchange.Exchange([listener]), []
+        class Line(exchange.Line):
+            def hand(self, connection):
+                tries.append(self)
+                super().hand(connection)
+        lines = [Line(), Line()]
+        for line in lines:
+            exchanged.add(line)
+        pairs = [socket.socketpair() for _ in range(8)]
+        for near, _ in pairs:
+            for _ in range(10):
+                socket.send_fds(near, [b"x"], [0])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+        exchanged.open()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert tries == lines, len(tries)
+
+if os.getuid() == 0:  # for whom there is no such limit
+    os.setgid(65534)
+    os.setuid(65534)
+asyncio.run(main())
+"""
+
+
+async def test_too_many_on_all_lines_are_waited_for_and_not_tried_in_every_turn() -> None:
+    """unix(7), ETOOMANYREFS: what hangs of all processes of a user counts, and the lines look writable."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", TOO_MANY, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 0, told.decode()
+    assert told.decode().count("cannot accept connections now") == 1

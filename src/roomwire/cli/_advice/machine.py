@@ -67,21 +67,23 @@ def _of_descriptors(loaded: Loaded) -> Iterator[Advice]:
 
 
 def _of_memory(settings: Settings, memory: int) -> Iterator[Advice]:
-    limits = settings.limits
+    limits, workers = settings.limits, settings.server.workers
     worst, replies = worst_connection(limits), limits.reply_bytes
-    # An account has so many connections; who needs none has them all, and is another user in each.
+    # An account has so many connections in all; who needs none has all those of each worker, and is another
+    # user in each.
     if settings.auth.type == "anonymous":
-        who, name, count = "anybody", "max_connections", limits.max_connections
-        worst, replies = worst + replies, 0
+        who, name, count = "anybody", "max_connections", limits.max_connections * workers
+        worst, replies, nodes = worst + replies, 0, workers
     else:
-        who, name = "one user", "connections_per_user"
-        count = min(limits.connections_per_user, limits.max_connections)
+        who, name, nodes = "one user", "connections_per_user", 1
+        count = min(limits.connections_per_user, limits.max_connections * workers)
     if count * worst + replies > memory:
+        what = "the node" if workers == 1 else f"the {workers} workers"
         yield Advice(
             ("limits", name),
-            f"{who} may make the node hold {size(count * worst + replies)}, {size(worst)} for a connection,"
+            f"{who} may make {what} hold {size(count * worst + replies)}, {size(worst)} for a connection,"
             f" and this machine has {size(memory)}",
-            f"[limits] {name} = {max(1, (memory - replies) // worst)};"
+            f"[limits] {name} = {max(1, (memory - replies) // worst // nodes)};"
             " or less of inbox_messages, outbox_bytes and replay_bytes",
         )
 

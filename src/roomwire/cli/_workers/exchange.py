@@ -57,16 +57,21 @@ class Line:
         """Connections that the worker has, or is about to have."""
         return self._open + self._handed - self._taken
 
-    def hand(self, connection: socket.socket) -> bool:
-        """Hand a connection over and let go of it; False where there is no room."""
+    def hand(self, connection: socket.socket) -> None:
+        """Hand a connection over and let go of it.
+
+        Raises:
+            BlockingIOError: there is no room.
+            OSError: as many are on the lines of all processes of this user as one of them may have files
+                (ETOOMANYREFS, unix(7)), or there is no memory. Nothing says when that is over.
+        """
         try:
             socket.send_fds(self.near, [b"c"], [connection.fileno()])
-        except OSError:  # full (EAGAIN, ENOBUFS; ETOOMANYREFS for those of all lines); both ends are open
+        except OSError:  # not that there is no worker: both ends are open
             self.full = True
-            return False
+            raise
         connection.close()
         self._handed += 1
-        return True
 
     def hear(self) -> bool:
         """Read what the worker says of itself; False where it takes no more."""
@@ -156,18 +161,26 @@ class Exchange:
 
     def _hand(self, connection: socket.socket) -> bool:
         while (line := self._least()) is not None:
-            if line.hand(connection):
+            try:
+                line.hand(connection)
+            except BlockingIOError:
+                self._loop.add_writer(line.near, self._has_room, line)
+            except OSError as error:
+                self._tell_exhausted(error)
+                self._loop.call_later(_EXHAUSTED_PAUSE, self._has_room, line)
+            else:
                 # The others come first where they have as few.
                 self._lines.remove(line)
                 self._lines.append(line)
                 return True
-            self._loop.add_writer(line.near, self._has_room, line)
         return False
 
     def _least(self) -> Line | None:
         return min((line for line in self._lines if not line.full), key=lambda line: line.load, default=None)
 
     def _has_room(self, line: Line) -> None:
+        if line not in self._lines:
+            return
         line.full = False
         self._loop.remove_writer(line.near)
         self._go_on()
