@@ -119,6 +119,7 @@ def test_clients_stay_while_the_server_is_killed_and_comes_back(
     for client in (ann, bob):
         assert client.receive_until("told", data="after")["id"] == sent
         assert not [e for e in client.events_before("whoami") if e["event"] in ("room.state", "presence.leave")]
+    for client in (ann, bob):  # no sooner: the other one is told of it
         client.close()
 
 

@@ -294,7 +294,8 @@ class NatsBackplane:
     async def tell(self, node: str | None, body: bytes) -> None:
         """See the contract."""
         self._check()
-        self._link.tell(self._subjects.tell_all if node is None else self._subjects.tell(node), pack(CONTROL, body))
+        subject = self._subjects.tell_all if node is None else self._subjects.tell(node)
+        await self._link.hand_over(subject, pack(CONTROL, body))
 
 
 def _name_of(token: str) -> str:

@@ -25,7 +25,7 @@ logger = logging.getLogger("roomwire.backplane")
 FORGIVENESS = 25.0
 """Seconds after an outage in which leases hold that held when it began: each node refreshes its own within 20 s."""
 SLACK = 120
-"""Seconds that the server keeps a lease beyond its end."""
+"""Seconds that the server keeps a lease beyond its end. After a longer outage they may be gone."""
 _SCAN = 512
 _TRUSTED = 1.0
 
@@ -36,7 +36,9 @@ class Clock:
     def __init__(self) -> None:
         self._offset: float | None = None
         self._trusted = False
-        self._outage = 0.0
+        self._outage = 0.0  # when it began
+        self._lasts = False
+        self._lasted = 0.0
         self._forgiving_until = 0.0
 
     def sync(self, stored: float, sent: float) -> None:
@@ -59,19 +61,33 @@ class Clock:
         return asyncio.get_running_loop().time() + self._offset
 
     def lost(self) -> None:
-        """An outage begins."""
-        if self._offset is not None:
-            self._outage = self.now()
+        """An outage begins, or goes on, in which no lease can be refreshed."""
+        if self._offset is not None and not self._lasts:
+            # One that follows before all have refreshed theirs is the same.
+            if not self._forgives():
+                self._outage = self.now()
+            self._lasts = True
 
     def found(self) -> None:
         """It is over."""
-        if self._outage:
-            self._forgiving_until = self.now() + FORGIVENESS
+        if self._lasts:
+            now = self.now()
+            self._lasts = False
+            self._lasted = now - self._outage
+            self._forgiving_until = now + FORGIVENESS
+
+    def _forgives(self) -> bool:
+        return self._lasts or self.now() < self._forgiving_until
 
     def ended(self, expires: float) -> bool:
         """Whether a lease has ended."""
-        now = self.now()
-        return expires <= now and not (now < self._forgiving_until and expires > self._outage)
+        return expires <= self.now() and not (expires > self._outage and self._forgives())
+
+    def check(self) -> None:
+        """Raises `Unavailable` where the server may have deleted leases that only an outage has ended."""
+        lasts = self.now() - self._outage if self._lasts else self._lasted
+        if self._forgives() and lasts > SLACK:
+            raise Unavailable("presence is not read before all nodes have refreshed theirs", stored=False)
 
 
 class Item(NamedTuple):

@@ -153,6 +153,7 @@ class Leases:
 
     async def members(self, room: str) -> list[Member]:
         """See the contract."""
+        self._clock.check()
         items = await self._bucket.scan(self._subjects.members(room))
         leases = [lease for item in items.values() if (lease := self._alive(item)) is not None]
         leases.sort(key=lambda lease: lease.born)
@@ -226,6 +227,18 @@ class Leases:
         self, members: Iterable[tuple[str, Member]], slots: Iterable[tuple[str, Holder]], limit: int | None
     ) -> list[Lost]:
         """See the contract."""
+        try:
+            lost = await self._refresh(members, slots, limit)
+        except Unavailable:
+            # The link may be up all the same: it is the store that has no leader, or no room.
+            self._clock.lost()
+            raise
+        self._clock.found()
+        return lost
+
+    async def _refresh(
+        self, members: Iterable[tuple[str, Member]], slots: Iterable[tuple[str, Holder]], limit: int | None
+    ) -> list[Lost]:
         await self._bucket.look()  # the store's clock, and the bucket itself
         self._older, self._mine = self._mine, {}
         by_user: dict[str, list[Holder]] = {}

@@ -13,9 +13,8 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
-
-from nats.errors import Error as NatsError
 
 from roomwire.backplanes.nats.client import Handler, NatsClient, NoTls
 from roomwire.backplanes.nats.options import NatsOptions
@@ -34,12 +33,13 @@ _TELL_DENIALS = 20
 class Listening:
     """A subscription that outlives connections."""
 
-    __slots__ = ("handler", "number", "subject")
+    __slots__ = ("denied", "handler", "number", "subject")
 
     def __init__(self, subject: str, handler: Handler) -> None:
         self.subject = subject
         self.handler = handler
         self.number = 0
+        self.denied = False
 
 
 class _Call:
@@ -131,11 +131,13 @@ class Link:
             client = await self._connect(ready)
             try:
                 await self._use(client, ready)
-            except ConfigError as error:
+            except Exception as error:
                 if not ready.done():
                     ready.set_exception(error)
                     return
-                logger.error("NATS cannot be used: %s", error)
+                # Whatever it is, nothing but this task makes another connection.
+                known = isinstance(error, ConfigError)
+                logger.error("NATS cannot be used: %s", error, exc_info=None if known else error)
                 await self._pause()
             finally:
                 self._client = None
@@ -149,6 +151,7 @@ class Link:
         self._suspect.clear()
         self.connects += 1
         for listening in self._listenings:
+            listening.denied = False
             listening.number = client.listen(listening.subject, listening.handler)
         try:
             await self._came_up()
@@ -187,7 +190,7 @@ class Link:
         try:
             async with asyncio.timeout(self._options.connect_timeout * 3):
                 await client.open(url, self._options, self._name, self._context)
-        except (NatsError, OSError, TimeoutError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  a peer that is no NATS server makes nats-py fail in any way
             fault = client.fault or error
             self._reason = f"{host}: {str(fault).removeprefix('nats: ') or type(fault).__name__}"
             await client.dispose()
@@ -208,10 +211,13 @@ class Link:
             self._reason = f"{host}: {problem}"
             return None
         scheme = urlsplit(url).scheme
+        # As of now: a server that is gone for good would be tried in each round.
+        servers = list(self._options.servers)
         for found in client.info.get("connect_urls") or ():
-            if not any(urlsplit(known).netloc.rpartition("@")[2] == found for known in self._servers):
+            if not any(urlsplit(known).netloc.rpartition("@")[2] == found for known in servers):
                 userinfo = urlsplit(url).netloc.rpartition("@")
-                self._servers.append(f"{scheme}://{userinfo[0]}{userinfo[1]}{found}")
+                servers.append(f"{scheme}://{userinfo[0]}{userinfo[1]}{found}")
+        self._servers = servers
         return client
 
     async def _until_lost(self, client: NatsClient) -> None:
@@ -267,6 +273,32 @@ class Link:
             Unavailable: there is no connection, or it is too slow.
         """
         self._ready(len(data)).tell(subject, data)
+
+    async def hand_over(self, subject: str, data: bytes) -> None:
+        """Publish, and know that the server has it.
+
+        Raises:
+            Unavailable: it may not, or does not permit it.
+        """
+        client = self._ready(len(data))
+        self._count += 1
+        number = f"{self._count:x}"
+        call = self._calls[number] = _Call(subject, None)
+        client.tell(subject, data)
+        # In a task: what ends the connection cancels it, and must not cancel us.
+        trip = asyncio.create_task(client.round_trip(self._options.request_timeout))
+        try:
+            either: list[asyncio.Future[Any]] = [trip, call.answered]
+            await asyncio.wait(either, return_when="FIRST_COMPLETED")
+            failed = trip.done() and (trip.cancelled() or trip.exception() is not None)
+            if call.answered.done():
+                call.answered.result()
+            if failed:
+                self._suspect.set()
+                raise Unavailable("NATS does not answer in time", stored=None)
+        finally:
+            trip.cancel()
+            del self._calls[number]
 
     async def ask(self, subject: str, data: bytes = b"", headers: bytes | None = None, timeout: float = 0) -> Reply:
         """One answer.
@@ -331,13 +363,13 @@ class Link:
         for call in self._calls.values():
             if f'publish to "{call.subject.lower()}"' in text.lower() and not call.answered.done():
                 call.answered.set_exception(Unavailable(f"NATS does not permit it: {text}", stored=False))
+        said = text.lower()
+        for listening in self._listenings:
+            if f'subscription to "{listening.subject.lower()}"' in said:
+                listening.denied = True
         if len(self._denials) < _TELL_DENIALS and text not in self._denials:
             self._denials.add(text)
             logger.error("NATS does not permit it: %s", text)
-
-    def refuses(self, subject: str) -> bool:
-        """Whether the server denied a subscription."""
-        return any(f'subscription to "{subject.lower()}"' in text.lower() for text in self._denials)
 
 
 def _unfit(client: NatsClient) -> str:

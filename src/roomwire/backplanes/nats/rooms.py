@@ -180,7 +180,7 @@ class Rooms:
         try:
             # The server has the subscription before it is asked, so that what the answer lacks will be heard.
             info = await self._streams.look(heard.stream)
-            if self._link.refuses(heard.listening.subject):
+            if heard.listening.denied:
                 raise Unavailable(f"NATS does not permit a subscription to {heard.listening.subject}")
         except BaseException:
             if known is None and self.heard.get(room) is heard:
