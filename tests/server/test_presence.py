@@ -253,6 +253,28 @@ def test_presence_that_cannot_be_written_is_made_good_by_the_next_refresh(serve:
     assert members(ann) == ["ann"]
 
 
+def test_a_refresh_that_failed_is_tried_again_soon(serve: Serve) -> None:
+    """Leases would lapse, and until it succeeds presence is in doubt."""
+    server = serve(clock=VirtualClock())
+    backplane, tries = server.node.backplane, []
+    refresh = backplane.refresh
+
+    async def fail(*arguments: Any, **named: Any) -> Any:
+        from roomwire.core.errors import Unavailable
+
+        tries.append(server.node.clock())
+        if len(tries) < 3:
+            raise Unavailable
+        return await refresh(*arguments, **named)
+
+    backplane.refresh = fail  # type: ignore[method-assign]
+    for _ in range(30):
+        server.advance(1.0)
+        until(server, lambda: not server.node.upkeep._busy)
+    assert len(tries) == 3
+    assert tries[2] - tries[0] < 8.0
+
+
 def test_a_thousand_members_cost_no_task_each(serve: Serve) -> None:
     server = serve(limits=Limits(connections_per_user=1000, message_burst=10**6))
     ann = server.connect("ann")
