@@ -15,6 +15,7 @@ from benchmarks.cluster.versions import versions
 
 from roomwire.bench.load import run_loop
 from roomwire.bench.target import BenchFailed, Expect, Target
+from roomwire.core.positions import Position
 from tests.bench.test_load import chat
 from tests.servers import NatsServer, RedisServer
 
@@ -64,6 +65,21 @@ def test_a_publish_is_accounted_for(name: str, redis_server: RedisServer, nats_s
     cost = run_loop(cost_of(publisher, store.url, store.pid, publishes=20, together=4))
     assert min(cost.client, cost.store, cost.client_together, cost.store_together, cost.rate) > 0
     assert 0 < cost.p50 <= cost.p99
+
+
+@pytest.mark.parametrize("name", ["Redis: roomwire, with a key", "NATS: roomwire, with a key"])
+def test_a_second_round_is_no_copy_of_the_first(name: str, redis_server: RedisServer, nats_server: NatsServer) -> None:
+    publisher = PUBLISHERS[name]
+    store = redis_server if publisher.store is RedisServer else nats_server
+
+    async def once() -> Position:
+        async with publisher.opened(store.url) as publish:
+            position: Position = await publish()
+            return position
+
+    first, second = run_loop(once()), run_loop(once())
+    assert second.epoch == first.epoch
+    assert second.offset > first.offset
 
 
 def flow(cpu: float, p50: float) -> Flow:
