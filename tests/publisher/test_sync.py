@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from roomwire import BatchFailed, ConfigError, Draft, LocalError, Publisher, PublishFailed, Unavailable
@@ -151,6 +152,29 @@ class TestItsEnd:
             "print(publisher.publish('chat:script', 'n', 1).id)\n"
         )
         assert len(run("-c", program, json.dumps(redis_options))) == 1
+
+    def test_a_backplane_that_does_not_close_holds_up_nobody(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Somebody else's, which keeps its contract not."""
+        monkeypatch.setattr("roomwire.publisher._thread._END", 0.05)
+        asked, leave = threading.Event(), threading.Event()
+
+        class Stuck(HubBackplane):
+            async def aclose(self) -> None:
+                asked.set()
+                await anyio.to_thread.run_sync(leave.wait)
+
+        before = set(publisher_threads())
+        publisher = Publisher(Stuck)
+        publisher.publish("sync:stuck", "n")
+        publisher.close()
+        assert asked.is_set()
+        assert caplog.messages == ["the publisher's backplane does not close: it is left behind"]
+        leave.set()
+        for thread in set(publisher_threads()) - before:
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 class TestOverAFork:

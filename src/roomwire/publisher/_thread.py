@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -12,10 +13,12 @@ from anyio.from_thread import BlockingPortal
 
 __all__ = ["LoopThread"]
 
+logger = logging.getLogger("roomwire")
+
 T = TypeVar("T")
 
 _END = 5.0
-"""Seconds that the loop has to end."""
+"""Seconds that a last call has, and then the loop, to end."""
 
 
 class LoopThread:
@@ -36,9 +39,11 @@ class LoopThread:
         return self._portal.call(function)
 
     def end(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Run `last` in the loop, then end it."""
+        """Run `last` in the loop, then end it; what hangs is left to the daemon."""
         try:
-            self._portal.call(last)
+            self._portal.start_task_soon(last).result(_END)
+        except TimeoutError:
+            logger.warning("the publisher's backplane does not close: it is left behind")
         finally:
             self._portal.call(self._portal.stop)
             self._thread.join(_END)
