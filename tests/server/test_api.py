@@ -228,9 +228,18 @@ class TestWithoutABackplane:
         assert response.json["detail"] == "the event was not stored: try again with the same key"
         assert response.header("retry-after") == "5"
 
+    def test_a_key_says_nothing_of_an_event_that_is_not_stored(self, server: LiveServer) -> None:
+        response = post(server, EVENT | {"history": False, "key": "k"})
+        assert (response.status, response.json["detail"]) == (
+            503,
+            "the event was not stored: ephemeral events have no key, so that a second try may be a second event",
+        )
+
     def test_of_a_batch_nothing_is_tried_behind_it(self, server: LiveServer) -> None:
         response = post(server, [EVENT, EVENT, 7])
         assert (response.status, response.header("retry-after")) == (207, "5")
         assert [item["error"] for item in response.json] == ["unavailable", "unavailable", "invalid"]
         assert response.json[1]["detail"].startswith("not tried")
+        # Nor where one that is wrong stands between.
+        assert post(server, [EVENT, 7, EVENT]).json[2]["detail"].startswith("not tried")
         assert post(server, [EVENT, EVENT]).status == 503

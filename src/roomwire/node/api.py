@@ -102,12 +102,11 @@ class PublishApi:
 
     async def _publish_all(self, batch: list[Posted | Fault], keys: list[str | None]) -> list[Result]:
         results: list[Result] = []
+        down = False
         for posted, key in zip(batch, keys, strict=True):
-            down = any(isinstance(result, Fault) and result.error == _UNAVAILABLE for result in results[-1:])
-            if down and isinstance(posted, Posted):
-                results.append(_NOT_TRIED)
-            else:
-                results.append(await self._publish(posted, key))
+            result = _NOT_TRIED if down and isinstance(posted, Posted) else await self._publish(posted, key)
+            down = down or (isinstance(result, Fault) and result.error == _UNAVAILABLE)
+            results.append(result)
         return results
 
     async def _publish(self, posted: Posted | Fault, key: str | None) -> Result:
@@ -131,10 +130,14 @@ class PublishApi:
             return Fault(400, "invalid", str(error))
         except Unavailable as error:
             state = "may have been stored" if error.stored is None else "was not stored"
-            again = (
-                "try again with the same key" if key is not None else "a key would tell a second try from another event"
-            )
-            return Fault(503, _UNAVAILABLE, f"the event {state}: {again}")
+            return Fault(503, _UNAVAILABLE, f"the event {state}: {_again(posted, key)}")
+
+
+def _again(posted: Posted, key: str | None) -> str:
+    """How to try again."""
+    if not posted.history:
+        return "ephemeral events have no key, so that a second try may be a second event"
+    return "try again with the same key" if key is not None else "a key would tell a second try from another event"
 
 
 def _digest(key: bytes) -> bytes:
