@@ -247,6 +247,25 @@ class TestCluster:
             with client_of(cluster[(old + 1) % 3]) as client:
                 await eventually(lambda: execute(client, "PUBSUB SHARDCHANNELS", channel))
 
+    async def test_links_to_servers_that_are_gone_are_closed(
+        self, cluster: list[RedisServer], redis_server: RedisServer
+    ) -> None:
+        async with started(url_of(cluster), name="leaver") as node:
+            store = node.backplane._store
+            assert store is not None
+            gone = ("127.0.0.1", redis_server.port)  # as after a fail-over: it is in no map
+            assert await store._wire(gone, False).call(("PING",)) == [b"PONG"]
+            with client_of(redis_server) as client:
+
+                def names() -> list[str]:
+                    return [one["name"] for one in client.client_list()]
+
+                assert "roomwire:leaver" in names()
+                store.remap()
+                await eventually(lambda: "roomwire:leaver" not in names())
+            assert gone not in store._servers
+            await node.publish("r", b"1")
+
     async def test_the_url_says_what_it_is(self, cluster: list[RedisServer], redis_server: RedisServer) -> None:
         for url, wanted in ((cluster[0].url, "redis+cluster://"), (url_of([redis_server]), "redis://")):
             with pytest.raises(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 from roomwire.backplanes.contract import Reservation
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.core.errors import Unavailable
+from roomwire.node.replies import _Running
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer
@@ -96,3 +98,26 @@ def test_what_is_kept_for_a_store_that_is_away_has_a_bound(
     for number in range(5):
         ann.request("whoami", id=f"w{number}")
     assert len(server.node.replies._unsaved) == 3
+
+
+def test_leases_of_messages_are_renewed_many_at_a_time(server: LiveServer, backplane: Failing) -> None:
+    """And one that cannot be renewed now does not keep the others from it."""
+    replies, met, renewed = server.node.replies, anyio.Event(), []
+
+    async def renew(key: str, lease: float) -> None:
+        renewed.append(key)
+        if len(renewed) == 8:
+            met.set()
+        with anyio.fail_after(5):
+            await met.wait()
+        if key == "k0":
+            raise Unavailable("the link broke", stored=None)
+
+    backplane.renew = renew  # type: ignore[method-assign]
+    for number in range(8):
+        running = replies.running[f"k{number}"] = _Running("")
+        running.reserved = True
+    with pytest.raises(Unavailable):
+        server.act(replies.renew)
+    assert sorted(renewed) == sorted(replies.running)
+    replies.running.clear()

@@ -165,11 +165,19 @@ class Store:
             self._mapped_at = loop.time()
             await self._read_map()
             self.on_map()  # though it may say nothing new: a server that sent us elsewhere has said it before
+            self._forget_servers()
         except Unavailable as error:
             logger.warning("the map of the Redis cluster cannot be read: %s", error)
             asyncio.get_running_loop().call_later(_MAP_AGAIN, self.remap)
         finally:
             self._mapping = None
+
+    def _forget_servers(self) -> None:
+        """Close what leads to servers that are not in the map, such as those that were replaced."""
+        for home in self._servers.keys() - set(self._slots):
+            if not any(wire.busy for wire in self._servers[home].wires):
+                for wire in self._servers.pop(home).wires:
+                    wire.drop("the server is not in the cluster any more")
 
     async def _read_map(self) -> None:
         failure = Unavailable("the Redis cluster has no server", stored=False)

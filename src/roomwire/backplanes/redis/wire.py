@@ -122,6 +122,11 @@ class Wire:
             if self._link is None:
                 raise Unavailable(str(self._failure), stored=False)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it connects, or somebody waits for a reply."""
+        return self._opening is not None or bool(self._waiting)
+
     def hurry(self) -> None:
         """The server can be reached again: the next command need not wait to connect."""
         self._not_before = 0.0
