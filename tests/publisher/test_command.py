@@ -83,6 +83,7 @@ def test_an_ephemeral_event_is_not_kept() -> None:
         (("r", "ack"), "belongs to the protocol"),
         (("r", "n", "{"), "DATA is not JSON"),
         (("r", "n", "NaN"), "NaN is not JSON"),
+        (("r", "n", "[1e999]"), "1e999 is beyond what a double holds"),
         (("r", "n", "[" * 100_000), "DATA is not JSON"),
         (("r", "n", "-"), "DATA is not JSON"),
         (("r", "n", '"\\ud800"'), "surrogate"),

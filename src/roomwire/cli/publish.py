@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from math import isinf
 from pathlib import Path
 
 import anyio
@@ -67,7 +68,7 @@ def command(
 
 def _read(text: str | bytes) -> object:
     try:
-        value: object = json.loads(text, parse_constant=_refuse)
+        value: object = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         dump(value)  # a lone surrogate cannot be
         return value
     except (ValueError, RecursionError) as error:
@@ -76,6 +77,13 @@ def _read(text: str | bytes) -> object:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):  # it would be published as null
+        raise ValueError(f"{text[:20]} is beyond what a double holds")
+    return value
 
 
 async def _publish(publisher: AsyncPublisher, draft: Draft) -> Publication:
