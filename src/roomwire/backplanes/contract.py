@@ -240,7 +240,7 @@ class Backplane(Protocol):
         """The reply, for `ttl` seconds."""
 
     async def forget(self, key: str) -> None:
-        """The outcome may be tried again: drop the reservation."""
+        """The outcome may be tried again: drop the reservation. A reply that is remembered stays."""
 
     async def tell(self, node: str | None, body: bytes) -> None:
         """Send a control message to one node, or to all (this one too)."""

@@ -303,7 +303,10 @@ class MemoryBackplane:
 
     async def forget(self, key: str) -> None:
         """See the contract."""
-        self._check().replies.pop(key)
+        hub = self._check()
+        known = hub.replies.get(key, hub.clock())
+        if known is not None and known[0] == "pending":
+            hub.replies.pop(key)
 
     # --- between nodes
 

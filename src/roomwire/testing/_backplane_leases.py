@@ -276,6 +276,15 @@ class Replies(Base):
         await node.backplane.forget("never seen")
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("new", "second")
 
+    async def test_a_reply_is_not_forgotten(self, node: Node, other: Node, advance: Advance) -> None:
+        await node.backplane.reserve("k", "p", 1.0 * self.pace)
+        await advance(1.5 * self.pace)
+        # A node that stood still comes to its end when another one has handled the message.
+        await other.backplane.reserve("k", "p", 30.0)
+        await other.backplane.remember("k", "p", b"reply", 300.0)
+        await node.backplane.forget("k")
+        assert await node.backplane.reserve("k", "p", 30.0) == Reservation("done", "p", b"reply")
+
     async def test_the_lease_of_a_dead_node_ends(self, node: Node, other: Node, advance: Advance) -> None:
         await node.backplane.reserve("k", "first", 1.0 * self.pace)
         await advance(1.5 * self.pace)

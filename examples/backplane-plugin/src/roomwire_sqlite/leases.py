@@ -176,4 +176,4 @@ def remember(store: Store, key: str, fingerprint: str, value: bytes, ttl: float)
 
 def forget(store: Store, key: str) -> None:
     """See the contract."""
-    store.run("DELETE FROM replies WHERE key = ?", key)
+    store.run("DELETE FROM replies WHERE key = ? AND value IS NULL", key)

@@ -78,7 +78,12 @@ class Replies:
 
     async def forget(self, key: str) -> None:
         """See the contract."""
-        await self._bucket.write(_name("r", key), b"", 0.0, None)
+
+        def decide(item: Item) -> tuple[bytes, float] | None:
+            known = self._alive(item.value)
+            return (b"", 0.0) if known is not None and known.state == "pending" else None
+
+        await self._bucket.change(_name("r", key), None, decide)
 
 
 class Keys:

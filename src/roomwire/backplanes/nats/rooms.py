@@ -53,7 +53,7 @@ class HeardRoom:
         self.name = name
         self.stream = stream
         self.listening = listening
-        self.epoch = ""
+        self.epoch: str = ""
         self.agreed = 0
         self.agreed_at = 0.0
         self.proven_at = 0.0

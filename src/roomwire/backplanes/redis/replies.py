@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roomwire.backplanes.contract import Reservation, token
 from roomwire.backplanes.redis.keys import Keys, untoken
-from roomwire.backplanes.redis.scripts import RENEW, RESERVE
+from roomwire.backplanes.redis.scripts import FORGET, RENEW, RESERVE
 from roomwire.backplanes.redis.store import Store
 from roomwire.backplanes.redis.streams import milliseconds
 from roomwire.core.errors import Unavailable
@@ -49,5 +49,4 @@ class Replies:
 
     async def forget(self, key: str) -> None:
         """See the contract."""
-        name = self._keys.reply(key)
-        await self._store.do(name, "DEL", name)
+        await self._store.run(FORGET, (self._keys.reply(key),))

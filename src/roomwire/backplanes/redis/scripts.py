@@ -14,6 +14,7 @@ from typing import NamedTuple
 __all__ = [
     "CLAIM",
     "ENTER",
+    "FORGET",
     "HISTORY",
     "INDEX",
     "INDEXED",
@@ -61,3 +62,4 @@ RELEASE = _script("release", "_slots")
 REFRESH_SLOTS = _script("refresh_slots", "_slots")
 RESERVE = _script("reserve")
 RENEW = _script("renew")
+FORGET = _script("forget")
