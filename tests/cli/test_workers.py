@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -67,10 +68,12 @@ class TestAddresses:
         assert "Traceback" not in process.seen
 
     def test_a_unix_socket_and_a_second_signal_which_ends_at_once(self, workers: Project) -> None:
+        """A worker that hangs, too."""
         text = (workers.folder / "roomwire.toml").read_text()
         text = text.replace("port = 0", "drain_timeout = 1000") + "close_timeout = 1000\n"
         workers.write("roomwire.toml", text)
         path = workers.folder / "chat.sock"
+        stopped: list[int] = []
         with running(workers.start("run", "--uds", str(path))) as process:
             address = process.read_until(READY)[1]
             assert address == f"unix:{path}/ws"
@@ -83,12 +86,15 @@ class TestAddresses:
                     while b"\x88" not in await peer.reader.read(65536):
                         pass
                 assert not path.exists()
+                stopped.append(peers[0].pid)
+                os.kill(peers[0].pid, signal.SIGSTOP)
                 process.interrupt()
                 assert await asyncio.to_thread(process.wait) == 0
                 for peer in peers:
                     peer.close()
 
             asyncio.run(use())
+        assert re.findall(r"a worker hangs .*pid=(\d+)", process.seen) == [str(pid) for pid in stopped]
 
     def test_an_inherited_descriptor_and_a_word_to_the_service_manager(self, workers: Project) -> None:
         """READY comes once, when all are ready, and from the process that the manager started."""

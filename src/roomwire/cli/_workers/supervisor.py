@@ -29,6 +29,8 @@ _HANDSHAKES = 1.0
 """Seconds from the last connection that a worker was handed to its drain, which refuses handshakes under way."""
 _GRACE = 5.0
 """Seconds beyond the time of a drain, after which a worker that hangs is killed."""
+_LAST_GRACE = 3.0
+"""The same from a second signal on: `roomwire.node.drain` takes two for what is given back to the store."""
 # The service manager talks with us, and what it hands over is ours.
 _NOT_FOR_WORKERS = {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 
@@ -285,6 +287,7 @@ class Supervisor:
         else:
             for process in self._processes:
                 process.popen.send_signal(signal.SIGINT)  # a second SIGTERM says nothing new to a worker
+                self._loop.call_later(_LAST_GRACE, self._kill, process)
 
     def _drain(self, process: _Process) -> None:
         if process in self._processes:
