@@ -217,7 +217,7 @@ def test_a_drain_can_be_watched_on_the_port_of_its_own(shell: Shell) -> None:
         ask(port)
 
 
-def test_a_port_that_is_taken_stops_the_start_and_a_worker_waits_for_it() -> None:
+def test_a_port_that_is_taken_stops_the_start_and_a_worker_says_so_and_waits(caplog: pytest.LogCaptureFixture) -> None:
     shell = SHELLS["callback-asyncio"]
     with measured_server(shell, metrics=MetricsSettings(enabled=True, port=0)) as first:
         port = own_port(first).address[1]
@@ -237,6 +237,8 @@ def test_a_port_that_is_taken_stops_the_start_and_a_worker_waits_for_it() -> Non
             first.call(first.node.drain.run)
             first.ended.result(10)
             until_bound(own_port(second), second)
+            waits = [record for record in caplog.records if record.message.startswith("the port of metrics is taken")]
+            assert [record.roomwire for record in waits] == [{"event": "metrics_wait", "port": port}]  # type: ignore[attr-defined]
             assert series_of(ask(port))["roomwire_connections", frozenset()] == 0
 
 

@@ -76,6 +76,10 @@ class OwnPort:
                 self._socket.close()
 
     async def _serve(self) -> None:
+        if self._socket is None:
+            fields = {"event": "metrics_wait", "port": self._where[1]}
+            text = "the port of metrics is taken, perhaps by a worker that drains: trying again until it is free"
+            logger.warning(text, extra={"roomwire": fields})
         while self._socket is None:
             await anyio.sleep(_RETRY)
             self._bind()
