@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import anyio
@@ -220,6 +221,14 @@ class TestCommands:
             assert stored == [None] * 10
             page = await node.backplane.history("r", start, 100)
             assert sorted(entry.body for entry in page.entries) == [b"%d" % number for number in range(10)]
+
+    async def test_a_node_that_stood_still_reads_its_replies_first(self, redis_server: RedisServer) -> None:
+        async with started(redis_server, **QUICK) as node:
+            await node.publish("r", b"1")
+            publishing = asyncio.create_task(node.backplane.publish("r", b"2", key=None, policy=POLICY))
+            await asyncio.sleep(0)  # it is sent
+            time.sleep(2 * QUICK["command_timeout"])  # noqa: ASYNC251  the loop does stand still
+            assert (await publishing).offset == 2
 
     async def test_a_cancelled_publish_leaves_no_reply_to_another(self, redis_server: RedisServer) -> None:
         async with started(redis_server) as node:

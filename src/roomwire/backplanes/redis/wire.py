@@ -31,6 +31,8 @@ MAX_PENDING = 64 * 1024 * 1024
 """Bytes of commands that may wait for their replies; beyond, a server that is slow would be a hidden queue."""
 _TURN = 256
 """Replies that are read in a turn of the loop."""
+_LATE = 0.1
+"""Seconds by which a timer is late where the loop stood still; as long it has then to read what came."""
 _GAP = 0.25
 """Seconds after a connect that failed in which no other one is tried: publishers come by the thousand."""
 
@@ -172,21 +174,24 @@ class Wire:
             self._waiting.append(_Waiting(future, now, size))
             size = 0
         if self._watch is None:
-            self._watch = loop.call_later(self._timeout, self._look)
+            self._watch = loop.call_later(self._timeout, self._look, now + self._timeout)
         replies = [await future for future in futures]
         for reply in replies:
             if isinstance(reply, Unavailable):
                 raise reply
         return replies
 
-    def _look(self) -> None:
+    def _look(self, due: float) -> None:
         """Whether the oldest command has waited too long; one timer for all of them."""
         self._watch = None
         if self._waiting:
             loop = asyncio.get_running_loop()
-            left = self._waiting[0].sent + self._timeout - loop.time()
+            now = loop.time()
+            left = self._waiting[0].sent + self._timeout - now
+            if now - due > _LATE:
+                left = max(left, _LATE)  # it is the loop that stood still, and the reply may be in the socket
             if left > 0:
-                self._watch = loop.call_later(left, self._look)
+                self._watch = loop.call_later(left, self._look, now + left)
             else:
                 self.drop(f"Redis gave no answer in {self._timeout:g} s")
 
