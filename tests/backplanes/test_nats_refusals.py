@@ -9,8 +9,9 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from roomwire.backplanes.contract import Member
+from roomwire.backplanes.contract import HistoryPolicy, Holder, Member
 from roomwire.backplanes.nats import NatsBackplane, kv, link
+from roomwire.backplanes.nats.replies import _name
 from roomwire.core.errors import Unavailable
 from tests.backplanes.on_nats import NatsSpace, admin, nats_space, options_of, started
 from tests.servers import NatsServer, free_port
@@ -18,6 +19,7 @@ from tests.servers import NatsServer, free_port
 pytestmark = pytest.mark.anyio
 
 ANN = Member("ann", "c", "1")
+POLICY = HistoryPolicy()
 
 
 @pytest.fixture
@@ -96,6 +98,27 @@ class TestLeases:
             await asyncio.sleep(backplane._clock._forgiving_until - backplane._clock.now())
             await backplane.refresh([("r", ANN)], [])
             assert await backplane.members("r") == [ANN]
+
+    @pytest.mark.parametrize("record", [b"{", b"[]", b"7", b'[1,2,3,"",0,"soon"]', b'[["c","1"]]', b"\xff\n"])
+    async def test_a_record_of_somebody_else_ends_no_node(self, space: NatsSpace, record: bytes) -> None:
+        backplane = await space.make()
+        async with started(backplane, "a"):
+            leases, replies = backplane._buckets
+            expires, member = leases.clock.now() + 60, backplane._subjects.member("r", "ann", "c")
+            names = [(leases, member), (leases, backplane._subjects.slots("ann")), (leases, "n.other")]
+            for bucket, name in [*names, (replies, _name("r", "k")), (replies, _name("k", "r", "k"))]:
+                await bucket.write(name, record, expires, None)
+            assert await backplane.members("r") == []
+            await backplane.leave("r", ANN, 0.0)
+            await backplane.refresh([("r", ANN)], [("ann", Holder("c", "1", "a"))], limit=1)
+            assert await backplane.members("r") == [ANN]
+            assert not (await backplane.claim("ann", Holder("d", "2", "a"), 1, evict=False)).granted
+            assert (await backplane.reserve("k", "p", 5.0)).state == "new"
+            position = await backplane.publish("r", b"", key="k", policy=POLICY, window=5.0)
+            assert await backplane.publish("r", b"", key="k", policy=POLICY, window=5.0) == position
+            backplane._agreement._policies = {"": [1, 1.0]}
+            await backplane._agreement.compare()
+            assert backplane.bodies.dropped
 
 
 async def until_deleted(backplane: NatsBackplane) -> None:

@@ -53,7 +53,10 @@ class Agreement:
         for key, item in (await self._bucket.scan(self._all)).items():
             if item.value is None or key == self._key:
                 continue
-            node, policies, expires = json.loads(item.value)
+            found = self._bucket.bodies.read(_load, item.value)
+            if found is None:
+                continue
+            node, policies, expires = found
             if policies != self._policies and not self._bucket.clock.ended(expires):
                 await self.leave()
                 raise ConfigError(f"rooms: {self._difference(node, policies)}")
@@ -79,3 +82,10 @@ class Agreement:
         if self._policies:
             with suppress(Unavailable):
                 await self._bucket.write(self._key, b"", 0.0, None)
+
+
+def _load(value: bytes) -> tuple[str, Mapping[str, object], float]:
+    node, policies, expires = json.loads(value)
+    if not isinstance(policies, dict):
+        raise TypeError("a record with other fields")
+    return str(node), policies, float(expires)

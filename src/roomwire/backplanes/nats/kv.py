@@ -119,7 +119,7 @@ class Bucket:
     def __init__(self, js: JetStream, options: NatsOptions, bodies: Bodies, clock: Clock, name: str) -> None:
         self._js = js
         self._options = options
-        self._bodies = bodies
+        self.bodies = bodies
         self.clock = clock
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
@@ -186,7 +186,7 @@ class Bucket:
             return ABSENT
         if header(message.headers, b"KV-Operation") or header(message.headers, b"Nats-Marker-Reason"):
             return Item(message.seq, None)
-        good = self._bodies.kind(message.data) == LEASE
+        good = self.bodies.kind(message.data) == LEASE
         return Item(message.seq, message.data[2:] if good else None)
 
     async def read(self, key: str) -> Item:

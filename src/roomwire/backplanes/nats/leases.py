@@ -44,7 +44,8 @@ class _Lease(NamedTuple):
     @classmethod
     def load(cls, value: bytes, revision: int = 0) -> _Lease:
         user, client, connection, info, born, expires = json.loads(value)
-        return cls(Member(user, client, connection, info.encode("latin-1")), born or revision, expires)
+        _check_texts(user, client, connection)
+        return cls(Member(user, client, connection, info.encode("latin-1")), int(born) or revision, float(expires))
 
 
 class _Slot(NamedTuple):
@@ -53,7 +54,15 @@ class _Slot(NamedTuple):
 
 
 def _load_slots(value: bytes) -> list[_Slot]:
-    return [_Slot(Holder(*fields[:3]), fields[3]) for fields in json.loads(value)]
+    slots = [_Slot(Holder(*fields[:3]), float(fields[3])) for fields in json.loads(value) if len(fields) == 4]
+    for slot in slots:
+        _check_texts(*slot.holder)
+    return slots
+
+
+def _check_texts(*values: object) -> None:
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError("a record with other fields")
 
 
 def _dump_slots(slots: list[_Slot]) -> tuple[bytes, float]:
@@ -87,10 +96,11 @@ class Leases:
     # --- presence
 
     def _alive(self, item: Item) -> _Lease | None:
-        if item.value is None:
-            return None
-        lease = _Lease.load(item.value, item.revision)
-        return None if self._clock.ended(lease.expires) else lease
+        lease = self._lease_of(item)
+        return None if lease is None or self._clock.ended(lease.expires) else lease
+
+    def _lease_of(self, item: Item) -> _Lease | None:
+        return self._bucket.bodies.read(lambda value: _Lease.load(value, item.revision), item.value)
 
     def _known(self, key: str, member: Member) -> Item | None:
         """What this node wrote for this connection."""
@@ -139,7 +149,8 @@ class Leases:
                 if known is None or known.member.connection != member.connection:
                     return None
                 return known._replace(expires=self._clock.now() + grace).dump()
-            if item.value is None or _Lease.load(item.value).member.connection != member.connection:
+            held = self._lease_of(item)
+            if held is None or held.member.connection != member.connection:
                 return None
             gone = True
             return b"", 0.0
@@ -172,7 +183,7 @@ class Leases:
         key = self._subjects.slots(user)
 
         def decide(item: Item) -> tuple[bytes, float] | None:
-            slots = [] if item.value is None else _load_slots(item.value)
+            slots = self._bucket.bodies.read(_load_slots, item.value) or []
             slots = [slot for slot in slots if not self._clock.ended(slot.expires)]
             return _dump_slots(slots) if change(slots) else None
 
@@ -263,7 +274,8 @@ class Leases:
             return _Lease(member, 0 if known is None else known.born, self._clock.now() + self._lease).dump()
 
         item = await self._bucket.change(key, self._known(key, member), decide)
-        if item.value is not None and _Lease.load(item.value).member.connection == member.connection:
+        held = self._lease_of(item)
+        if held is not None and held.member.connection == member.connection:
             self._keep(key, item)
         if made:
             self._told(room)

@@ -28,7 +28,9 @@ class _Reply(NamedTuple):
     def load(cls, raw: bytes) -> _Reply:
         head, _, value = raw.partition(b"\n")
         state, fingerprint, expires = json.loads(head)
-        return cls(state, fingerprint, expires, value)
+        if state not in ("pending", "done") or not isinstance(fingerprint, str):
+            raise TypeError("a record with other fields")
+        return cls(state, fingerprint, float(expires), value)
 
 
 class Replies:
@@ -39,7 +41,7 @@ class Replies:
         self._clock = bucket.clock
 
     def _alive(self, value: bytes | None) -> _Reply | None:
-        reply = None if value is None else _Reply.load(value)
+        reply = self._bucket.bodies.read(_Reply.load, value)
         return reply if reply is not None and reply.expires > self._clock.now() else None
 
     async def reserve(self, key: str, fingerprint: str, lease: float) -> Reservation:
@@ -105,11 +107,10 @@ class Keys:
         def decide(item: Item) -> tuple[bytes, float] | None:
             nonlocal found
             now = self._clock.now()
-            if item.value is not None:
-                message, expires, position = json.loads(item.value)
-                if expires > now:
-                    found = message, position
-                    return None
+            known = self._bucket.bodies.read(_load_key, item.value)
+            if known is not None and known[1] > now:
+                found = known[0], known[2]
+                return None
             found = secrets.token_urlsafe(16), None
             return json.dumps([found[0], now + window, None]).encode(), now + window
 
@@ -124,10 +125,17 @@ class Keys:
         value = json.dumps([message, expires, position]).encode()
 
         def decide(current: Item) -> tuple[bytes, float] | None:
-            same = current.value is not None and json.loads(current.value)[0] == message
-            return (value, expires) if same else None
+            known = self._bucket.bodies.read(_load_key, current.value)
+            return (value, expires) if known is not None and known[0] == message else None
 
         await asyncio.shield(self._bucket.change(_name("k", room, key), item, decide))
+
+
+def _load_key(value: bytes) -> tuple[str, float, list[object] | None]:
+    message, expires, position = json.loads(value)
+    if not isinstance(message, str) or not (position is None or len(position) == 2):
+        raise TypeError("a record with other fields")
+    return message, float(expires), position
 
 
 def _name(kind: str, *parts: str) -> str:

@@ -7,8 +7,9 @@ a node may run beside one that is newer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 __all__ = [
     "CONTROL",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("roomwire.backplane")
+
+T = TypeVar("T")
 
 VERSION = 1
 PUBLICATION, EPHEMERAL, HINT, CONTROL, LEASE = range(5)
@@ -47,6 +50,16 @@ class Bodies:
 
     def __init__(self) -> None:
         self.dropped = 0
+
+    def read(self, load: Callable[[bytes], T], value: bytes | None) -> T | None:
+        """A record; None for none, and for one that nobody of ours can have written."""
+        try:
+            return None if value is None else load(value)
+        except (ValueError, TypeError, AttributeError):
+            self.dropped += 1
+            if self.dropped == 1:
+                logger.error("a record that cannot be read was dropped: who else writes to the buckets?")
+            return None
 
     def kind(self, body: bytes) -> int:
         """The kind of a body; -1 for one to drop. The payload is ``body[2:]``."""
