@@ -1,6 +1,6 @@
 """Real-time servers over WebSockets: rooms, presence, and a replay that is proven complete."""
 
-from roomwire.app import App, Member
+from roomwire.app import App, Member, Router
 from roomwire.core.errors import (
     ConfigError,
     ConnectionClosed,
@@ -13,18 +13,22 @@ from roomwire.core.errors import (
     RoomwireError,
     Unavailable,
 )
+from roomwire.core.injection import Claims, Depends, User
 from roomwire.core.publication import Publication
 from roomwire.node import Connection, Node
+from roomwire.node.calling import from_thread
 from roomwire.publisher import AsyncPublisher, BatchFailed, Draft, Publisher, PublishFailed
 
 __all__ = [
     "App",
     "AsyncPublisher",
     "BatchFailed",
+    "Claims",
     "ConfigError",
     "Connection",
     "ConnectionClosed",
     "DeclarationError",
+    "Depends",
     "Draft",
     "EventError",
     "EventTooLarge",
@@ -37,5 +41,8 @@ __all__ = [
     "Publisher",
     "RemoteError",
     "RoomwireError",
+    "Router",
     "Unavailable",
+    "User",
+    "from_thread",
 ]

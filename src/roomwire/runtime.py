@@ -43,6 +43,10 @@ class AsyncioRuntime:
         """See `roomwire.transports.contract.Runtime`."""
         self._loop.call_soon(self._guarded, callback)
 
+    def call_from_thread(self, callback: Callable[[], None]) -> None:
+        """`call_soon`, from another thread. Raises a RuntimeError where the loop has ended."""
+        self._loop.call_soon_threadsafe(self._guarded, callback)
+
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
             callback()
@@ -89,11 +93,17 @@ class PortableRuntime:
         self._idle: anyio.Event | None = None
         self._callbacks: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
+        self._token: Any = anyio.lowlevel.current_token().native_token
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `roomwire.transports.contract.Runtime`."""
         self._callbacks.append(callback)
         self._wake.set()
+
+    def call_from_thread(self, callback: Callable[[], None]) -> None:
+        """`call_soon`, from another thread. Raises a RuntimeError where the loop has ended."""
+        # This runtime is trio's, whose token passes callbacks on without waiting for them.
+        self._token.run_sync_soon(self.call_soon, callback)
 
     async def pump(self) -> None:
         """Run the callbacks, those of one turn together."""

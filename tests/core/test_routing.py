@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from roomwire.core.errors import DeclarationError, EventError, LocalError
 from roomwire.core.patterns import Pattern
-from roomwire.core.routing import Handler, Hook, InvalidReturn, Router
+from roomwire.core.routing import Bound, Handler, Hook, InvalidReturn, Router
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -57,7 +57,14 @@ class NoSchema:
     pass
 
 
-def hook(function: Callable[..., Awaitable[Any]], *names: str, takes_data: bool = False) -> Hook:
+class Broken:
+    def __repr__(self) -> str:
+        return "<a callable>"
+
+    async def __call__(self, a: int) -> None: ...
+
+
+def hook(function: Callable[..., Any], *names: str, takes_data: bool = False) -> Hook:
     return Hook(function, Link, names, takes_data=takes_data)
 
 
@@ -78,7 +85,8 @@ class TestDeclarations:
         declared = hook(function)
         assert declared.function is function
         assert declared.name.endswith("test_nothing_at_all.<locals>.function")
-        assert not declared.pass_link
+        assert declared.link_takers == ()
+        assert declared.plan is None
         assert declared.data is None
         assert declared.bind(LINK, {}) == {}
 
@@ -86,7 +94,7 @@ class TestDeclarations:
         async def function(who: Link) -> None: ...
 
         declared = hook(function)
-        assert declared.pass_link
+        assert declared.link_takers == (declared.name,)
         assert declared.bind(LINK, {}) == {"who": LINK}
 
     def test_parameters_of_the_pattern_are_known_by_their_names(self) -> None:
@@ -113,19 +121,40 @@ class TestDeclarations:
 
         assert hook(outer, "channel").bind(LINK, {"channel": "x"}) == {"who": LINK, "channel": "x"}
 
-    def test_a_function_that_is_not_async(self) -> None:
-        def function() -> None: ...
+    def test_a_function_that_blocks(self) -> None:
+        def function(who: Link, channel: str) -> None: ...
 
-        assert refusal(lambda: hook(function)).endswith("function has to be an async def")  # type: ignore[arg-type]  # what this is about
+        declared = hook(function, "channel")
+        assert declared.plan is not None
+        assert declared.plan.blocks
+        assert declared.plan.holds
+        bound = declared.bind(LINK, {"channel": "x"})
+        assert isinstance(bound, Bound)
+        assert (bound, bound.slots) == ({"who": LINK, "channel": "x"}, [LINK])
+
+    def test_a_function_that_yields(self) -> None:
+        async def asynchronous() -> Any:
+            yield
+
+        def blocking() -> Any:
+            yield
+
+        text = "is a generator: it has to be an async def or a def"
+        assert refusal(lambda: hook(blocking)).endswith(text)
+        assert "is an async generator: it has to be" in refusal(lambda: hook(asynchronous))
 
     def test_a_callable_without_a_name(self) -> None:
         class Anonymous:
             def __repr__(self) -> str:
                 return "<a callable>"
 
-            async def __call__(self) -> None: ...
+            async def __call__(self, who: Link) -> None: ...
 
-        assert refusal(lambda: hook(Anonymous())) == "<a callable> has to be an async def"
+        declared = hook(Anonymous())
+        assert declared.name == "<a callable>"
+        assert declared.plan is None
+        assert declared.bind(LINK, {}) == {"who": LINK}
+        assert refusal(lambda: hook(Broken())).startswith("<a callable> takes a: a hook takes the connection")
 
     def test_a_name_of_the_pattern_that_the_function_lacks(self) -> None:
         async def function(a: str) -> None: ...
@@ -402,8 +431,12 @@ class TestRouter:
 
     def test_two_handlers_of_one_event(self) -> None:
         text = refusal(lambda: self.router(("send", None), ("draw", None), ("send", None)))
-        assert text == "send is handled by handle and handle"
+        module, line = __name__, handle.__code__.co_firstlineno
+        assert text == f"send is handled by handle ({module}, line {line}) and by handle ({module}, line {line})"
 
     def test_two_handlers_of_one_event_in_the_same_rooms(self) -> None:
-        assert "nothing decides" in refusal(lambda: self.router(("send", "chat:{channel}"), ("send", "chat:{other}")))
+        text = refusal(lambda: self.router(("send", "chat:{channel}"), ("send", "chat:{other}")))
+        assert "nothing decides" in text
+        assert f"handle_channel ({__name__}, line " in text
+        assert f"handle_other ({__name__}, line " in text
         self.router(("send", "chat:{channel}"), ("draw", "chat:{other}"))

@@ -6,15 +6,26 @@ run time too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from roomwire import App, Connection, Member, Publication
+from roomwire import (
+    App,
+    Claims,
+    Connection,
+    Depends,
+    EventError,
+    Member,
+    Publication,
+    Router,
+    User,
+    from_thread,
+)
 
 
 @asynccontextmanager
@@ -94,6 +105,59 @@ async def echo(data: Any) -> Any:
 async def ping() -> None: ...
 
 
+router = Router(event_prefix="poll.", room_prefix="poll:")
+
+
+class Session:
+    def __init__(self, settings: Annotated[str, Depends(lambda: "settings")]) -> None:
+        self.settings = settings
+
+
+async def get_session(session: Annotated[Session, Depends()]) -> AsyncGenerator[Session, None]:
+    yield session
+
+
+def get_cursor(session: Annotated[Session, Depends(get_session)], user: Annotated[str, User]) -> Generator[str, None]:
+    yield session.settings + user
+
+
+@router.on("open", room="{name}")
+def blocking(
+    cursor: Annotated[str, Depends(get_cursor, use_cache=False)], data: int, name: str, claims: Annotated[Draw, Claims]
+) -> str:
+    assert_type(cursor, str)
+    assert_type(claims, Draw)
+    assert_type(from_thread(router.publish(f"poll:{name}", "opened", data)), Publication)
+    return from_thread(app.members(name))[0].user
+
+
+@router.room("{name}")
+def may_vote(name: str, user: Annotated[int, User]) -> bool:
+    return user > 7
+
+
+@router.snapshot("{name}")
+def votes(name: str) -> list[str]:
+    return [name]
+
+
+@Router().on_disconnect
+def gone(connection: Connection) -> None: ...
+
+
+@router.error(KeyError)
+def missing(error: KeyError) -> EventError:
+    return EventError("missing", str(error))
+
+
+@app.error(LookupError)
+def lookup(error: LookupError) -> EventError | None: ...
+
+
+app.include(router)
+app.overrides[get_session] = lambda: Session("fake")
+
+
 async def decorated_functions_are_what_they_were(connection: Connection) -> None:
     assert_type(await rooms_of(connection), list[str])
     assert_type(await may_join(connection, "a"), bool)
@@ -104,6 +168,9 @@ async def decorated_functions_are_what_they_were(connection: Connection) -> None
     assert_type(await vote(Vote("a"), connection=connection), int)
     assert_type(await upload(b""), int)
     await draw(1, {"x": 1, "y": 2})
+    assert_type(blocking("c", 1, "a", {"x": 1, "y": 2}), str)
+    assert_type(may_vote("a", 1), bool)
+    assert_type(votes("a"), list[str])
     await ping()
     await goodbye(connection)
     handler: Callable[[Connection, SendMessage, str], Coroutine[Any, Any, dict[str, str | None]]] = send_message
@@ -139,5 +206,9 @@ def hooks_that_say_yes_or_no() -> Sequence[App]:
 
     @third.on_connect
     async def note() -> None: ...
+
+    @Router().on_connect
+    def blocking() -> list[str] | bool:
+        return False
 
     return one, other, third

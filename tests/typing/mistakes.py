@@ -6,14 +6,9 @@ by the type checkers (`tests.typing.test_typing`) and never run.
 
 from __future__ import annotations
 
-from roomwire import App, Connection
+from roomwire import App, Connection, Depends, EventError, Router, from_thread
 
 app = App()
-
-
-@app.on("not-async")  # type: ignore[type-var]
-def not_async(connection: Connection) -> int:
-    return 1
 
 
 @app.on  # type: ignore[arg-type]
@@ -42,8 +37,8 @@ async def a_policy_that_answers_with_a_text(connection: Connection) -> str:
 
 
 @app.room("c")  # type: ignore[type-var]
-def a_policy_that_is_not_async(connection: Connection) -> bool:
-    return True
+def a_blocking_policy_that_answers_with_a_text(connection: Connection) -> str:
+    return "yes"
 
 
 @app.room  # type: ignore[arg-type]
@@ -51,8 +46,8 @@ async def a_policy_without_a_pattern(connection: Connection) -> bool:
     return True
 
 
-@app.snapshot("d")  # type: ignore[type-var]
-def a_snapshot_that_is_not_async() -> list[str]:
+@app.snapshot(7)  # type: ignore[arg-type]
+def a_snapshot_of_no_pattern() -> list[str]:
     return []
 
 
@@ -67,8 +62,8 @@ async def a_connect_hook_that_returns_numbers(connection: Connection) -> list[in
 
 
 @app.on_connect  # type: ignore[type-var]
-def a_connect_hook_that_is_not_async(connection: Connection) -> list[str]:
-    return []
+def a_blocking_connect_hook_that_returns_a_number(connection: Connection) -> int:
+    return 403
 
 
 @app.on_connect()  # type: ignore[call-arg, untyped-decorator]
@@ -78,6 +73,36 @@ async def a_connect_hook_with_parentheses(connection: Connection) -> None: ...
 @app.on_disconnect  # type: ignore[type-var]
 async def a_disconnect_hook_that_returns(connection: Connection) -> bool:
     return True
+
+
+@app.on_disconnect  # type: ignore[type-var]
+def a_blocking_disconnect_hook_that_returns(connection: Connection) -> bool:
+    return True
+
+
+@app.error(KeyError)  # type: ignore[arg-type]
+def an_answer_to_another_error(error: ValueError) -> EventError:
+    return EventError("missing")
+
+
+@app.error(KeyError)  # type: ignore[arg-type]
+def an_answer_that_is_a_text(error: KeyError) -> str:
+    return "missing"
+
+
+@app.error(KeyError)  # type: ignore[arg-type]
+async def an_answer_that_waits(error: KeyError) -> EventError:
+    return EventError("missing")
+
+
+@app.error("KeyError")  # type: ignore[arg-type]
+def an_answer_to_a_text(error: KeyError) -> EventError:
+    return EventError("missing")
+
+
+@app.error(int)  # type: ignore[type-var]
+def an_answer_to_what_is_no_error(error: int) -> EventError:
+    return EventError("missing")
 
 
 @app.on("typed", room="chat:{channel}")
@@ -91,6 +116,20 @@ async def the_types_of_a_handler_still_hold(connection: Connection) -> None:
     await typed(connection, "a", number=1, more=2)  # type: ignore[call-arg]
     number: int = await typed(connection, "a", 1)  # type: ignore[assignment]
     del number
+
+
+def what_cannot_be_put_together(connection: Connection) -> None:
+    Depends("get_session")  # type: ignore[arg-type]
+    Depends(typed, False)  # type: ignore[call-arg]
+    Depends(typed, use_cache="no")  # type: ignore[arg-type]
+    app.include(app)  # type: ignore[arg-type]
+    app.include("handlers")  # type: ignore[arg-type]
+    app.overrides["typed"] = typed  # type: ignore[index]
+    app.overrides[typed] = 7  # type: ignore[assignment]
+    Router("chat.")  # type: ignore[call-arg]
+    Router(event_prefix=7)  # type: ignore[arg-type]
+    from_thread(app.publish)  # type: ignore[arg-type]
+    from_thread(typed(connection, "a", 1)).add("b")  # type: ignore[attr-defined]
 
 
 async def what_an_application_cannot_call(connection: Connection) -> None:

@@ -105,6 +105,8 @@ class Limits:
     """What the remembered replies of one user may take up in a window; then ``rate_limited``."""
     resume_timeout: PositiveFloat = 10.0
     """For the first message after a handshake with ``last_event_id=later``."""
+    threads: PositiveInt = 40
+    """Handlers, hooks and dependencies of a node that are ``def`` and run at one time, each in a thread (anyio: 40)."""
     handler_warning: PositiveFloat = 1.0
     """A handler that takes longer is logged by name."""
 

@@ -15,16 +15,28 @@ found, so that a match is linear in the length of the name, which is the client'
 from __future__ import annotations
 
 import re
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from roomwire.core.errors import DeclarationError
 
-__all__ = ["Pattern", "PatternTable"]
+__all__ = ["Pattern", "PatternTable", "PatternTie"]
 
 T = TypeVar("T")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|\*")
 _LITERAL, _MIXED, _BARE = 0, 1, 2
+
+
+class PatternTie(DeclarationError):
+    """Two patterns can match one room, and nothing decides between them.
+
+    Attributes:
+        known: the value of the one that was there.
+    """
+
+    def __init__(self, text: str, known: Any) -> None:
+        super().__init__(text)
+        self.known = known
 
 
 class Pattern:
@@ -125,13 +137,14 @@ class PatternTable(Generic[T]):
         """Add a value.
 
         Raises:
-            DeclarationError: a pattern in the table could match the same room with the same right.
+            PatternTie: a pattern in the table could match the same room with the same right.
         """
-        for known, _ in self._entries:
+        for known, its_value in self._entries:
             if known.rank == pattern.rank and known.overlaps(pattern):
-                raise DeclarationError(
+                raise PatternTie(
                     f"the room patterns {known.text!r} and {pattern.text!r} can match the same room,"
-                    " and nothing decides between them: make one more specific"
+                    " and nothing decides between them: make one more specific",
+                    its_value,
                 )
         self._entries.append((pattern, value))
         self._entries.sort(key=lambda entry: entry[0].rank)

@@ -1,28 +1,39 @@
 """From a message's event and room to the handler, with its data validated both ways.
 
 A handler's parameters are bound once, at declaration: a parameter that the room pattern names is a
-path parameter, one annotated with the connection's class is the link, exactly one other is the data.
+path parameter, one annotated with the connection's class is the link, one with a marker is a dependency
+(`roomwire.core.injection`), exactly one other is the data.
 What does not fit fails then, with the names, not when the first message comes.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Annotated, Any, Never, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Never, NoReturn, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from roomwire.core.envelope import dump
 from roomwire.core.errors import DeclarationError, EventError, LocalError
-from roomwire.core.patterns import Pattern, PatternTable
+from roomwire.core.injection import Plan, marker_of, plan
+from roomwire.core.patterns import Pattern, PatternTable, PatternTie
+from roomwire.core.signatures import (
+    Kind,
+    adapter_of,
+    annotation_of,
+    hints_of,
+    kind_of,
+    name_of,
+    parameters_of,
+    place_of,
+)
 
-__all__ = ["Handler", "Hook", "InvalidReturn", "Router"]
+__all__ = ["Bound", "Handler", "Hook", "InvalidReturn", "Router", "add_to"]
 
-Returned = Awaitable[Any]
+AnyHook = TypeVar("AnyHook", bound="Hook")
 
 _UNCHECKED = (Any, object)
 _NOTHING = (None, type(None), NoReturn, Never)
@@ -34,39 +45,23 @@ class InvalidReturn(LocalError):
     """A handler returned what its own annotation, or JSON, does not allow."""
 
 
-def _name(function: Callable[..., object]) -> str:
-    return getattr(function, "__qualname__", repr(function))
-
-
-def _hints(function: Callable[..., object]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise DeclarationError(f"an annotation of {_name(function)} cannot be resolved: {error}") from error
-
-
-def _adapter(annotation: Any, function: Callable[..., object], what: str) -> TypeAdapter[Any]:
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    except Exception as error:
-        text = getattr(error, "message", str(error))
-        raise DeclarationError(f"{what} of {_name(function)}: pydantic cannot validate it: {text}") from error
-    if not adapter.pydantic_complete:
-        raise DeclarationError(f"{what} of {_name(function)}: its type names one that is not defined yet")
-    return adapter
-
-
 def _is_bytes(annotation: Any) -> bool:
-    if typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return annotation is bytes
+    return annotation_of(annotation)[0] is bytes
+
+
+class Bound(dict[str, object]):
+    """Arguments of a function that has a `Plan`, and the plan's slots that are there before any step."""
+
+    __slots__ = ("slots",)
+
+    slots: list[object]
 
 
 class Hook:
-    """A declared function and how to call it: with the connection, path parameters, and data.
+    """A declared function and how to call it: with the connection, path parameters, data, and dependencies.
 
     Args:
-        function: an ``async def``.
+        function: an ``async def`` or a ``def``.
         link: the class whose annotation marks the connection's parameter.
         names: the parameters that the room pattern names.
         takes_data: whether one more parameter, the data, is allowed.
@@ -75,54 +70,94 @@ class Hook:
         function: the function.
         name: its name, for logs and errors.
         hints: its annotations, resolved.
-        pass_link: whether it takes the connection.
         data: the name of the parameter that takes the data, if it has one.
+        plan: what has to be done for a call; None for an ``async def`` without dependencies, which is awaited.
 
     Raises:
         DeclarationError: with the names of what does not fit.
     """
 
-    __slots__ = ("_link", "_path", "_path_is_text", "data", "function", "hints", "name", "pass_link")
+    __slots__ = (
+        "_link",
+        "_link_class",
+        "_marked",
+        "_names",
+        "_path",
+        "_path_is_text",
+        "data",
+        "function",
+        "hints",
+        "name",
+        "plan",
+    )
 
     def __init__(
-        self, function: Callable[..., Returned], link: type, names: Iterable[str] = (), *, takes_data: bool = False
+        self, function: Callable[..., Any], link: type, names: Iterable[str] = (), *, takes_data: bool = False
     ) -> None:
         self.function = function
-        self.name = _name(function)
-        if not inspect.iscoroutinefunction(function):
-            raise DeclarationError(f"{self.name} has to be an async def")
-        self.hints = _hints(function)
-        names = tuple(names)
-        parameters = inspect.signature(function).parameters
-        self._check_kinds(parameters.values())
-        missing = [name for name in names if name not in parameters]
-        if missing:
-            raise DeclarationError(f"the pattern names {', '.join(missing)}, and {self.name} has no such parameter")
-        self._path = {name: _adapter(self.hints.get(name, str), function, f"the parameter {name}") for name in names}
-        self._path_is_text = all(self.hints.get(name, str) is str for name in names)
-        rest = [name for name in parameters if name not in names]
+        self.name = name_of(function)
+        if kind_of(function) not in (Kind.ASYNC, Kind.SYNC):
+            raise DeclarationError(f"{self.name} is {kind_of(function).value}: it has to be an async def or a def")
+        self.hints = hints_of(function)
+        self._link_class = link
+        self._names = tuple(names)
+        parameters = parameters_of(function)
+        marked = {name: marker_of(function, taken, self.hints.get(name)) for name, taken in parameters.items()}
+        self._marked = {name: found for name, found in marked.items() if found is not None}
+        self.plan = self.plan_with({})
+        self._check_names(parameters)
+        path = [name for name in self._names if name in parameters]
+        self._path = {name: adapter_of(self.hints.get(name, str), function, f"the parameter {name}") for name in path}
+        self._path_is_text = all(self.hints.get(name, str) is str for name in path)
+        rest = [name for name in parameters if name not in path and name not in self._marked]
         links = [name for name in rest if self.hints.get(name) is link]
         self._link = links[0] if links else None
-        self.pass_link = bool(links)
         others = [name for name in rest if name not in links]
         if len(links) > 1 or len(others) > (1 if takes_data else 0):
             allowed = "one parameter for the data besides" if takes_data else "none besides"
             raise DeclarationError(
                 f"{self.name} takes {', '.join(rest) or 'nothing'}: a hook takes the connection"
-                f" (annotated {link.__name__}) and the pattern's parameters, {allowed}"
+                f" (annotated {link.__name__}), the pattern's parameters and what is marked by Depends, User or"
+                f" Claims, {allowed}"
             )
         self.data = others[0] if others else None
 
-    def _check_kinds(self, parameters: Iterable[inspect.Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise DeclarationError(f"{self.name} takes {parameter}: parameters are taken by name")
+    def _check_names(self, parameters: Mapping[str, object]) -> None:
+        twice = [name for name in self._names if name in self._marked]
+        if twice:
+            raise DeclarationError(f"{', '.join(twice)} of {self.name} has a marker, and the pattern names it too")
+        taken = self.plan.path if self.plan is not None else frozenset[str]()
+        missing = [name for name in self._names if name not in parameters and name not in taken]
+        if missing:
+            raise DeclarationError(f"the pattern names {', '.join(missing)}, and {self.name} has no such parameter")
+
+    def plan_with(self, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> Plan | None:
+        """The plan with other functions in place of some dependencies.
+
+        Raises:
+            DeclarationError: with the names of what does not fit.
+        """
+        if not self._marked and kind_of(self.function) is Kind.ASYNC:
+            return None
+        return plan(self.function, self._link_class, frozenset(self._names), self._marked, overrides)
+
+    @property
+    def place(self) -> str:
+        """Its name and where it stands, for errors."""
+        return place_of(self.function)
+
+    @property
+    def link_takers(self) -> tuple[str, ...]:
+        """The functions, it or its dependencies, that take the connection or something of it."""
+        own = () if self._link is None else (self.name,)
+        return own if self.plan is None else own + self.plan.link_takers
 
     def bind(self, link: object, path: Mapping[str, str]) -> dict[str, object]:
-        """The keyword arguments, path parameters validated.
+        """The keyword arguments, path parameters validated; `Bound` where there is a plan.
 
         Raises:
             ValidationError: a path parameter does not fit its annotation.
+            EventError: ``forbidden``: the user or the claims do not fit theirs.
         """
         arguments: dict[str, object] = (
             {name: path[name] for name in self._path}
@@ -131,7 +166,11 @@ class Hook:
         )
         if self._link is not None:
             arguments[self._link] = link
-        return arguments
+        if self.plan is None:
+            return arguments
+        bound = Bound(arguments)
+        bound.slots = self.plan.read(link, path)
+        return bound
 
 
 class Handler(Hook):
@@ -139,7 +178,7 @@ class Handler(Hook):
 
     Args:
         event: the event's name.
-        function: an ``async def``.
+        function: an ``async def`` or a ``def``.
         link: the class whose annotation marks the connection's parameter.
         pattern: the rooms that it is for; None for wherever no pattern matches.
         joined: whether the connection has to be in the room.
@@ -154,7 +193,7 @@ class Handler(Hook):
     __slots__ = ("_check_return", "_read", "_write", "binary", "event", "joined", "pattern")
 
     def __init__(
-        self, event: str, function: Callable[..., Returned], link: type, pattern: Pattern | None, *, joined: bool = True
+        self, event: str, function: Callable[..., Any], link: type, pattern: Pattern | None, *, joined: bool = True
     ) -> None:
         super().__init__(function, link, pattern.names if pattern else (), takes_data=True)
         self.event = event
@@ -164,14 +203,14 @@ class Handler(Hook):
         self.binary = _is_bytes(annotation)
         self._read: Callable[[Any], object] = bytes if self.binary else json.loads
         if annotation not in (*_UNCHECKED, bytes):
-            adapter = _adapter(annotation, function, f"the parameter {self.data}")
+            adapter = adapter_of(annotation, function, f"the parameter {self.data}")
             # The adapter's own methods are wrappers that take as long as the work.
             self._read = adapter.validator.validate_python if self.binary else adapter.validator.validate_json
         returns = self.hints.get("return", Any)
         self._check_return: Callable[[Any], Any] | None = None
         self._write: Callable[[Any], bytes] = dump
         if returns not in (*_UNCHECKED, *_NOTHING):
-            adapter = _adapter(returns, function, "the return")
+            adapter = adapter_of(returns, function, "the return")
             self._check_return = adapter.validator.validate_python
             self._write = adapter.serializer.to_json
 
@@ -184,7 +223,8 @@ class Handler(Hook):
             data: raw JSON, or the payload of a binary message.
 
         Raises:
-            EventError: code ``invalid``; where the data does not fit, with its faults as details.
+            EventError: code ``invalid``; where the data does not fit, with its faults as details. ``forbidden``
+                where the user or the claims do not.
         """
         if self.data is not None and self.binary != isinstance(data, bytes):
             wanted, got = ("bytes", "JSON") if self.binary else ("JSON", "bytes")
@@ -227,6 +267,19 @@ def _faults(error: ValidationError) -> list[dict[str, object]]:
     return faults
 
 
+def add_to(table: PatternTable[AnyHook], pattern: Pattern, hook: AnyHook) -> None:
+    """Add a hook to a table.
+
+    Raises:
+        DeclarationError: it ties with another one; the text says where both stand.
+    """
+    try:
+        table.add(pattern, hook)
+    except PatternTie as tie:
+        known: Hook = tie.known
+        raise DeclarationError(f"{tie}: {known.place} and {hook.place}") from None
+
+
 class Router:
     """The handlers of an application."""
 
@@ -243,11 +296,10 @@ class Router:
             DeclarationError: another handler has the same event and the same rooms.
         """
         if handler.pattern is not None:
-            self._in_rooms.setdefault(handler.event, PatternTable()).add(handler.pattern, handler)
+            add_to(self._in_rooms.setdefault(handler.event, PatternTable()), handler.pattern, handler)
         elif handler.event in self._plain:
-            raise DeclarationError(
-                f"{handler.event} is handled by {self._plain[handler.event].name} and {handler.name}"
-            )
+            known = self._plain[handler.event]
+            raise DeclarationError(f"{handler.event} is handled by {known.place} and by {handler.place}")
         else:
             self._plain[handler.event] = handler
 

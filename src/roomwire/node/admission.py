@@ -21,6 +21,7 @@ from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.core.session import Session
 from roomwire.node import journal, ways
+from roomwire.node.calling import invoke
 from roomwire.node.connection import Connection
 from roomwire.node.control import Evict
 from roomwire.node.joining import Joins
@@ -35,6 +36,10 @@ __all__ = ["Admissions"]
 _RETRY_AFTER = 5
 """Seconds after which a refused client may try again."""
 _FAILED = "the server failed; it has been logged"
+
+
+def _forbidden(error: EventError) -> Refusal:
+    return Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)
 
 
 def _bad_request(detail: str) -> HandshakeRefused:
@@ -163,14 +168,15 @@ class Admissions:
             return ()
         try:
             with Deciding(self._node, connection):
-                rooms = await hook.function(**hook.bind(connection, {}))
+                rooms = await invoke(self._node, hook, hook.bind(connection, {}))
         except EventError as error:
-            raise HandshakeRefused(
-                Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)
-            ) from None
+            raise HandshakeRefused(_forbidden(error)) from None
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  the boundary of the application
+            told = self._node.app.told(error)
+            if told is not None:
+                raise HandshakeRefused(_forbidden(told)) from None
             journal.failed(connection, hook.name, error)
             raise HandshakeRefused(unavailable(_FAILED)) from None
         if rooms is False:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from roomwire.backplanes.contract import Holder
 from roomwire.core.errors import Unavailable
 from roomwire.node import journal
+from roomwire.node.calling import invoke
 from roomwire.node.chores import Chores
 from roomwire.node.scope import Scope
 
@@ -85,6 +86,6 @@ class Farewells:
         assert hook is not None
         try:
             with Scope(self._node, connection):
-                await hook.function(**hook.bind(connection, {}))
+                await invoke(self._node, hook, hook.bind(connection, {}))
         except Exception as error:  # noqa: BLE001  the boundary of the application
             journal.failed(connection, hook.name, error)

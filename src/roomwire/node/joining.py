@@ -26,6 +26,7 @@ from roomwire.core.notices import (
 from roomwire.core.positions import Position
 from roomwire.core.replay import Budget, Outcome
 from roomwire.node import journal, unread, ways
+from roomwire.node.calling import invoke
 from roomwire.node.ways import Deciding, Way
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ class Joining:
             return False  # a path parameter that does not fit names no room
         try:
             with Deciding(self._node, connection, room):
-                return bool(await hook.function(**arguments))
+                return bool(await invoke(self._node, hook, arguments))
         except (EventError, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001  the boundary of the application
+            told = self._node.app.told(error)
+            if told is not None:
+                raise told from None
             journal.failed(connection, hook.name, error)
             raise EventError("internal", "the server failed; it has been logged") from None
 

@@ -42,6 +42,7 @@ from roomwire.node.replies import Replies
 from roomwire.node.rooms import Kind
 from roomwire.node.scope import Scope, current
 from roomwire.node.states import States
+from roomwire.node.threads import Threads
 from roomwire.node.upkeep import Upkeep
 from roomwire.node.workers import Workers
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
@@ -88,6 +89,9 @@ class Node:
         api: what answers ``/api/publish``; None: 404.
         beside: what is entered before it serves, and left when it has drained.
     """
+
+    runtime: AsyncioRuntime | PortableRuntime
+    _scope: anyio.CancelScope
 
     def __init__(
         self,
@@ -139,16 +143,15 @@ class Node:
         self.states = States(self)
         self.presence = Presence(self)
         self.control = Control(self)
+        self.threads = Threads(self)
         self.workers = Workers(self)
         self.replies = Replies(self)
         self.admissions = Admissions(self)
         self.farewells = Farewells(self)
         self.drain = Drain(self, drain_timeout, reconnect_spread)
         self.upkeep = Upkeep(self)
-        self.runtime: AsyncioRuntime | PortableRuntime
         self.serving = False
         self._failure: BaseException | None = None
-        self._scope: anyio.CancelScope
 
     # --- the life of a node
 

@@ -17,6 +17,7 @@ from roomwire.core.envelope import dump
 from roomwire.core.notices import RoomState
 from roomwire.core.positions import Position
 from roomwire.node import journal
+from roomwire.node.calling import invoke
 from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class States:
         hook, path = found
         try:
             with Scope(node), anyio.fail_after(node.limits.snapshot_timeout):
-                state = dump(await hook.function(**hook.bind(None, path)))
+                state = dump(await invoke(node, hook, hook.bind(None, path)))
         except Exception as error:  # noqa: BLE001  the boundary of the application
             node.counts.snapshots_failed += 1
             journal.failed(None, hook.name, error)

@@ -20,6 +20,7 @@ from roomwire.core.errors import EventError, EventTooLarge, Unavailable
 from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsReply
 from roomwire.core.routing import Handler
 from roomwire.node import journal
+from roomwire.node.calling import invoke
 from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
@@ -145,13 +146,18 @@ class Workers:
         try:
             arguments = handler.arguments(connection, path, call.data)
             with Scope(node, connection, message):
-                value = await handler.function(**arguments)
+                value = await (
+                    handler.function(**arguments) if handler.plan is None else invoke(node, handler, arguments)
+                )
             return None if call.ref is None else self._reply(call.ref, handler, value)
         except EventError as error:
             return self._failed(connection, call.ref, handler.name, error)
         except Unavailable:
             return Failed(call.ref, "unavailable", "try again later")
         except Exception as error:  # noqa: BLE001  the boundary of the application
+            told = node.app.told(error)
+            if told is not None:
+                return self._failed(connection, call.ref, handler.name, told)
             journal.failed(connection, handler.name, error)
             return Failed(call.ref, "internal", _FAILED)
         finally:
