@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import select
 import signal
 import socket
 
@@ -22,25 +21,13 @@ from roomwire.core.errors import ConfigError, PluginError
 from roomwire.plugins import make_transport
 from roomwire.serving import build_node
 from tests.cli.conftest import Project, running
-from tests.cli.workers import READY, Peer, project_with_workers, spread, spread_of, who, workers_of
+from tests.cli.workers import READY, Peer, await_end, project_with_workers, spread, spread_of, who, workers_of
 from tests.servers import RedisServer
 
 
 @pytest.fixture
 def workers(project: Project) -> Project:
     return project_with_workers(project.folder, workers=2)
-
-
-def await_end(pid: int) -> None:
-    """Return when a process that is no child of ours has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        select.select([descriptor], [], [])
-    finally:
-        os.close(descriptor)
 
 
 class TestAddresses:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +15,7 @@ import pytest
 
 from roomwire.client import Client, Event, Recovered, StateReset, connect
 from tests.cli.conftest import Process, running
-from tests.cli.workers import READY, Peer, project_with_workers, spread, token, who, workers_of
+from tests.cli.workers import READY, Peer, await_end, project_with_workers, spread, token, who, workers_of
 from tests.servers import RedisServer
 
 WORKERS = 2
@@ -131,14 +130,6 @@ class Caller:
 async def say(speaker: Reader, numbers: range) -> None:
     for number in numbers:
         await speaker.client.send("say", number, room="lobby")
-
-
-def await_end(pid: int) -> None:
-    descriptor = os.pidfd_open(pid)
-    try:
-        select.select([descriptor], [], [])
-    finally:
-        os.close(descriptor)
 
 
 async def test_a_thousand_connections_are_spread(server: Running, many_descriptors: None) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import select
 from collections import Counter
 from pathlib import Path
 
 from roomwire.auth.jwt import JwtOptions, issue
 from tests.cli.conftest import SECRET, Process, Project
 
-__all__ = ["READY", "Peer", "project_with_workers", "spread", "spread_of", "token", "who", "workers_of"]
+__all__ = ["READY", "Peer", "await_end", "project_with_workers", "spread", "spread_of", "token", "who", "workers_of"]
 
 READY = r"^roomwire serves chatapp:app on (\S+) with (\d) workers$"
 
@@ -107,6 +109,18 @@ def workers_of(process: Process) -> list[int]:
     """The process ids of the workers that run now."""
     listing = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
     return [int(pid) for pid in listing.read_text().split()]
+
+
+def await_end(pid: int) -> None:
+    """Return when a process that is no child of ours has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
 
 
 class Peer:
