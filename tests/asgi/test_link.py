@@ -253,11 +253,11 @@ class TestTheEnd:
             assert not any(server.node.wheel._slots.values())
 
     async def test_what_is_accepted_while_the_node_ends_is_ended(self) -> None:
-        async with stage() as server:
+        async with stage(drain_timeout=0.05) as server:
             ann = server.connect()
             ann.stops_taking()  # the accept itself
             await eventually(lambda: server.node.connections)
-            await server.transport.aclose()
+            await server.node.drain.run()
             ann.taking.set()
             await ann.ended.wait()
             assert not server.node.connections
