@@ -16,19 +16,33 @@ from roomwire.app import App
 from roomwire.cli._application import told
 from roomwire.cli._group import StartFailed
 from roomwire.config import Loaded
-from roomwire.core.errors import RoomwireError
+from roomwire.core.errors import ConfigError, RoomwireError
 from roomwire.serving import build_node, serve
 
 if TYPE_CHECKING:
     from roomwire.node.node import Page
 
-__all__ = ["export_env_file", "serve_until_done"]
+__all__ = ["export_env_file", "refuse_hosted", "serve_until_done"]
 
 
 def export_env_file(loaded: Loaded) -> None:
     """Give the application the variables of ``.env`` too; what the environment has already stays."""
     for name, value in loaded.env_file.items():
         os.environ.setdefault(name, value)
+
+
+def refuse_hosted(loaded: Loaded) -> None:
+    """Refuse a configuration for an ASGI host: we would listen nowhere.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if loaded.settings.server.transport == "asgi":
+        app = f"{loaded.settings.app or 'chat:app'}.asgi"
+        raise ConfigError(
+            f'{loaded.where("server", "transport")}: "asgi" does not listen by itself, a host serves it, such as'
+            f' `uvicorn {app}`; to serve here: ROOMWIRE_SERVER__TRANSPORT=anyio, or transport = "anyio"'
+        )
 
 
 def serve_until_done(

@@ -14,7 +14,7 @@ from roomwire.cli._demo import USERS, TokenMaker, demo_pages, fresh_secret, toke
 from roomwire.cli._logging import set_up_logging
 from roomwire.cli._options import load_config, one_process, server_options, warn
 from roomwire.cli._reload import can_reload, supervise
-from roomwire.cli._serve import export_env_file, serve_until_done
+from roomwire.cli._serve import export_env_file, refuse_hosted, serve_until_done
 from roomwire.config import Loaded
 from roomwire.core.errors import ConfigError
 
@@ -57,6 +57,7 @@ def command(
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
         ctx.exit(supervise([*arguments, "--no-reload"], [app_dir], descriptor=fd))
     loaded = _load(config, env_file, {**_HASTE, "fd": fd, **flags, "workers": 1})
+    refuse_hosted(loaded)
     warn(loaded)
     if loaded.settings.server.host not in _LOOPBACK:
         raise ConfigError(

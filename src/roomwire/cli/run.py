@@ -12,7 +12,7 @@ from roomwire.cli._application import load_app
 from roomwire.cli._logging import set_up_logging
 from roomwire.cli._options import load_config, one_process, server_options, warn
 from roomwire.cli._reload import supervise
-from roomwire.cli._serve import export_env_file, serve_until_done
+from roomwire.cli._serve import export_env_file, refuse_hosted, serve_until_done
 from roomwire.cli._workers.role import Worker
 from roomwire.cli._workers.serving import serve_with_workers
 from roomwire.config import Loaded
@@ -48,6 +48,7 @@ def command(
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
         ctx.exit(supervise([*arguments[:1], "--workers", "1", *arguments[1:]], [app_dir], descriptor=fd))
     loaded = load_config(config, env_file, {"fd": fd, **flags})
+    refuse_hosted(loaded)
     worker = ctx.find_object(Worker)
     if worker is not None:
         _work(worker, worker.configured(loaded), app_dir, factory)

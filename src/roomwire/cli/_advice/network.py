@@ -14,6 +14,20 @@ __all__ = ["advice"]
 
 _ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  what is warned of
 _WITHOUT_TLS = frozenset({"redis", "valkey", "nats", "ws", "http"})
+_HOSTS_OWN = (
+    "host",
+    "port",
+    "uds",
+    "fd",
+    "workers",
+    "backlog",
+    "shell",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "compression",
+    "proxy_headers",
+    "forwarded_allow_ips",
+)
 # What kills a process that drains for too long: Kubernetes after 30 s, systemd after 90 s, by default.
 _GRACE = 30.0
 _SHORT = 16
@@ -23,15 +37,26 @@ _SHORT = 16
 def advice(loaded: Loaded) -> Iterator[Advice]:
     """What a reviewer would ask about the surroundings."""
     server = loaded.settings.server
-    yield from _of_address(server)
-    yield from _of_unused_address(loaded)
-    yield from _of_files(server)
-    yield from _of_proxies(loaded)
-    yield from _of_compression(server)
+    if server.transport == "asgi":
+        yield from _of_host(loaded)
+    else:
+        yield from _of_address(server)
+        yield from _of_unused_address(loaded)
+        yield from _of_files(server)
+        yield from _of_proxies(loaded)
+        yield from _of_compression(server)
     yield from _of_end(server)
     yield from _of_backplane(loaded.settings)
     yield from _of_logging(loaded.settings)
     yield from _of_metrics(loaded.settings)
+
+
+def _of_host(loaded: Loaded) -> Iterator[Advice]:
+    """What an ASGI host decides, and somebody may think that we do."""
+    for name in _HOSTS_OWN:
+        if loaded.origin("server", name).source != "default":
+            text = 'with transport = "asgi" nothing reads it: that is for the host to be told'
+            yield Advice(("server", name), text, f"[server] leave out {name}")
 
 
 def _is_public(server: ServerSettings) -> bool:
@@ -190,7 +215,8 @@ def _of_metrics(settings: Settings) -> Iterator[Advice]:
             yield Advice(path, f"of less than {_SHORT} characters, so that it can be guessed", f"[metrics] {token}")
     elif metrics.port is None:
         # A proxy that passes everything on makes public what listens on this machine alone.
-        if server.proxy_headers or server.uds is not None or server.fd is not None or not is_loopback(server.host):
+        behind = server.proxy_headers or server.uds is not None or server.fd is not None
+        if behind or server.transport == "asgi" or not is_loopback(server.host):
             text = "every client can read /metrics: how many connect, what they do and what fails"
             yield Advice(path, text, f"[metrics] port = 9400, for a port of its own; or {token}")
     elif not is_loopback(metrics.host):
