@@ -42,6 +42,7 @@ class Journal:
         self.entered = threading.Semaphore(0)
         self.release = threading.Event()
         self.threads: set[int] = set()
+        self.go = anyio.Event()
 
     def block(self) -> None:
         """Hold the thread until the test lets it go."""
@@ -151,6 +152,20 @@ def _declare_threads(router: Router, journal: Journal) -> None:
         journal.block()
         journal.lines.append("used")
         return it
+
+    pool = threading.Semaphore(1)
+
+    def pooled() -> Iterator[None]:
+        assert pool.acquire(timeout=30)
+        try:
+            yield
+        finally:
+            pool.release()
+
+    @router.on("pooled")
+    async def use(it: Annotated[None, Depends(pooled)]) -> str:
+        await journal.go.wait()
+        return "used"
 
     @router.snapshot("kept:{name}")
     def kept(it: Annotated[str, Depends(cleaned)], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ def start(serve: Serve, journal: Journal, loop: str = "callback-asyncio", **opti
 
 
 class TestWhatRunsInThreads:
+    @pytest.mark.wire
     def test_a_handler_publishes_and_sends_from_there(self, shell: Any, serve: Serve, journal: Journal) -> None:
         server = serve(shell, app=make_app(journal))
         ann, ben = server.connect("ann"), server.connect("ben")
@@ -71,6 +73,14 @@ class TestWhatRunsInThreads:
         journal.release.set()
         assert ann.receive_until("ack", id="held")["data"] == "held"
 
+    def test_slow_ones_are_logged_by_name(
+        self, serve: Serve, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server = start(serve, journal, limits=Limits(handler_warning=1e-9))
+        server.connect("ann").request("blocking.context")
+        fields = [record.roomwire for record in caplog.records if hasattr(record, "roomwire")]
+        assert [entry["handler"].rpartition(".")[2] for entry in fields if "handler" in entry] == ["context"]
+
 
 class TestFaults:
     @pytest.mark.parametrize(
@@ -108,6 +118,16 @@ class TestPlaces:
         journal.release.set()
         assert {client.receive_until("ack", id="held")["data"] for client in clients} == {"held"}
         assert server.call(lambda: server.node.threads.used) == 0
+
+    def test_whoever_holds_what_others_wait_for_needs_no_further_place(self, serve: Serve, journal: Journal) -> None:
+        """Else two that wait for the only connection of a pool would keep out the one that has to give it back."""
+        server = start(serve, journal, limits=Limits(threads=2, connections_per_user=9))
+        clients = [server.connect("ann") for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.send("pooled", id="pooled")
+            until(server, functools.partial(are_used, server, min(2, number + 1)))
+        server.call(journal.go.set)
+        assert {client.receive_until("ack", id="pooled")["data"] for client in clients} == {"used"}
 
     @ON_EACH_LOOP
     def test_a_snapshot_that_takes_too_long_keeps_its_place_until_it_ends(
@@ -162,3 +182,7 @@ class TestTheEnd:
         server.ended.result(30)
         assert journal.lines == []
         journal.release.set()
+
+
+def are_used(server: LiveServer, places: int) -> bool:
+    return server.node.threads.used == places

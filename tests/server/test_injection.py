@@ -31,6 +31,7 @@ def ask(server: LiveServer, data: Any = None, channel: str = "general", **claims
 
 
 class TestDependencies:
+    @pytest.mark.wire
     def test_they_are_called_in_order_and_cleaned_up_before_the_ack(
         self, shell: Any, serve: Serve, journal: Journal
     ) -> None:
