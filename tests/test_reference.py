@@ -49,7 +49,8 @@ def test_every_name_of_the_client_is_on_the_page(name: str) -> None:
     ("owner", "page", "left_out"),
     [
         # What the node reads of an application's declarations.
-        (roomwire.App, API, {"rooms"}),
+        (roomwire.App, API, {"rooms", "told"}),
+        (roomwire.Router, API, set()),
         # What its link and its node call.
         (
             roomwire.Connection,
