@@ -117,7 +117,7 @@ class Acting:
         if not is_sendable(code):
             raise LocalError(f"{code} cannot be sent; use 4502, 4503, 4100 to 4199 or 4600 to 4699")
         check_reason(reason)
-        await self._scope().node.control.tell(Disconnect(user=user, code=int(code), reason=reason))
+        await self._scope().node.control.give(Disconnect(user=user, code=int(code), reason=reason))
 
     async def add(self, user: str, room: str) -> None:
         """Put all connections of a user into a room, on all nodes, without asking its policy.
@@ -127,7 +127,7 @@ class Acting:
             Unavailable: other nodes could not be told.
         """
         check_room_name(room)
-        await self._scope().node.control.tell(Add(user=user, room=room))
+        await self._scope().node.control.give(Add(user=user, room=room))
 
     async def remove(self, user: str, room: str, reason: str = "") -> None:
         """Take all connections of a user out of a room, on all nodes; what let them in before does so no more.
@@ -140,7 +140,7 @@ class Acting:
         """
         check_room_name(room)
         check_reason(reason)
-        await self._scope().node.control.tell(Remove(user=user, room=room, reason=reason))
+        await self._scope().node.control.give(Remove(user=user, room=room, reason=reason))
 
     def _scope(self) -> Scope:
         """Where we are: a handler's or a hook's context, else the one running node of the process."""

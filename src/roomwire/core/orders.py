@@ -2,8 +2,9 @@
 
     order = version (1 byte) | JSON object
 
-The object has a fixed schema, told apart by ``do``. What does not fit is dropped by whoever reads it:
-a backplane is no trusted channel.
+Orders about users go through a stream that every node reads, as a room's events go: a node that was cut off
+when one was given reads it when it is back. The object has a fixed schema, told apart by ``do``. What does not
+fit is dropped by whoever reads it: a backplane is no trusted channel.
 """
 
 from __future__ import annotations
@@ -15,7 +16,22 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from roomwire.core.closing import CloseCode
 from roomwire.core.errors import RemoteError
 
-__all__ = ["Add", "Disconnect", "Evict", "InvalidOrder", "Order", "Remove", "UserOrder", "read_order", "write_order"]
+__all__ = [
+    "ORDERS",
+    "Add",
+    "Disconnect",
+    "Evict",
+    "InvalidOrder",
+    "Order",
+    "OrderToAll",
+    "Remove",
+    "UserOrder",
+    "read_order",
+    "write_order",
+]
+
+ORDERS = "\x01orders"
+"""The stream, as the name of a room; no room can have it, since names hold no control characters."""
 
 _VERSION = b"\x01"
 
@@ -34,10 +50,12 @@ class UserOrder(_Order):
     Attributes:
         user: the user.
         spare: the connection that the order does not concern: it was given while that one was decided about.
+        at: when it was given, in seconds of Unix time. It may come late, and concerns nobody who came after it.
     """
 
     user: str
     spare: str | None = None
+    at: float | None = None
 
 
 class Disconnect(UserOrder):
@@ -72,12 +90,13 @@ class Remove(UserOrder):
     reason: str = ""
 
 
-Order = Disconnect | Evict | Add | Remove
+OrderToAll = Disconnect | Add | Remove
+Order = OrderToAll | Evict
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="do")])
 
 
 def write_order(order: Order) -> bytes:
-    """What `Backplane.tell` passes on."""
+    """What `Backplane.publish` stores, and `Backplane.tell` passes on."""
     return _VERSION + order.model_dump_json(exclude_none=True).encode()
 
 

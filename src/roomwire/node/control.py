@@ -1,16 +1,32 @@
-"""Control messages between nodes: gives orders to all of them, and carries out those that come.
+"""Orders between nodes: gives them to all, or to one, and carries out those that come.
 
+What concerns a user goes through the stream of orders, so that a node that was cut off hears of it when it is
+back. What concerns one connection is told to its node alone; should that be lost, the refresh of the slots finds out.
 What cannot be read is counted, logged once and dropped (`roomwire.core.orders`).
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
+import time
 from typing import TYPE_CHECKING
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.errors import EventError, RoomwireError
-from roomwire.core.orders import Add, Disconnect, Evict, InvalidOrder, Order, Remove, UserOrder, read_order, write_order
+from roomwire.core.orders import (
+    ORDERS,
+    Add,
+    Disconnect,
+    Evict,
+    InvalidOrder,
+    Order,
+    OrderToAll,
+    Remove,
+    UserOrder,
+    read_order,
+    write_order,
+)
 from roomwire.node import journal
 from roomwire.node.scope import current
 from roomwire.node.ways import Deciding, Way
@@ -23,22 +39,34 @@ __all__ = ["Add", "Control", "Disconnect", "Evict", "Remove"]
 
 logger = logging.getLogger("roomwire.backplane")
 
+_SKEW = 5.0
+"""Seconds by which the clocks of two nodes may differ: who came so shortly after an order is taken for older."""
+
 
 class Control:
-    """Sends and carries out control messages."""
+    """Gives and carries out orders."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self.dropped = 0
 
-    async def tell(self, order: Order, node: str | None = None) -> None:
-        """Have every node (or one) carry it out, this one included.
+    async def give(self, order: OrderToAll) -> None:
+        """Have every node carry it out, this one included; returns when it is stored.
+
+        Raises:
+            Unavailable: it was not stored, or may not have been: give it again.
+        """
+        order = order.model_copy(update={"spare": self._decided(order), "at": time.time()})
+        kept, window = self._node.kept(ORDERS), self._node.limits.idempotency_window
+        key = secrets.token_hex(16)
+        await self._node.backplane.publish(ORDERS, write_order(order), key=key, policy=kept, window=window)
+
+    async def tell(self, order: Evict, node: str) -> None:
+        """Have one node carry it out.
 
         Raises:
             Unavailable: the backplane could not pass it on.
         """
-        if isinstance(order, UserOrder):
-            order = order.model_copy(update={"spare": self._decided(order)})
         await self._node.backplane.tell(node, write_order(order))
 
     def _decided(self, order: UserOrder) -> str | None:
@@ -50,7 +78,7 @@ class Control:
         return scope.connection.id if decides else None
 
     def told(self, body: bytes) -> None:
-        """A control message came."""
+        """An order came."""
         try:
             order = read_order(body)
         except InvalidOrder:
@@ -79,6 +107,10 @@ class Control:
 
     def _concerned(self, order: UserOrder) -> list[Connection]:
         connections = self._node.connections_of(order.user)
+        if order.at is not None:
+            age = time.time() - order.at - _SKEW
+            now = self._node.runtime.now()
+            connections = [c for c in connections if now - c._session.opened_at >= age]
         return [connection for connection in connections if connection.id != order.spare]
 
     def evict(self, order: Evict) -> None:

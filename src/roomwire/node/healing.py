@@ -98,6 +98,10 @@ class Healing:
         top = (await self._node.backplane.history(room.name, None, 0)).top
         if room.tail is not tail:
             return
+        if room is self._hub.orders:
+            self._hub.accept(room, tail.reset(top, asked))
+            logger.error("orders to this node may have been lost (%s): disconnect, add or remove again", reason)
+            return
         freeze = room.freeze(reason)
         self._hub.accept(room, tail.reset(top, asked))
         self._node.counts.reset(reason)
@@ -114,7 +118,7 @@ class Healing:
         self._doubtful.add(None)
 
     async def _check_doubtful(self, _: None) -> None:
-        rooms = [room for room in self._hub.rooms.values() if room.tail and room.tail.need is not Need.NONE]
+        rooms = [room for room in self._hub.streams() if room.tail and room.tail.need is not Need.NONE]
         try:
             await self._compare(rooms)
         except Unavailable:
@@ -128,7 +132,7 @@ class Healing:
             Unavailable: the positions cannot be read now.
         """
         now = self._node.runtime.now()
-        await self._compare([room for room in self._hub.rooms.values() if room.tail and room.tail.check_due(now)])
+        await self._compare([room for room in self._hub.streams() if room.tail and room.tail.check_due(now)])
 
     async def _compare(self, rooms: Sequence[Room]) -> None:
         for start in range(0, len(rooms), CHECK_BATCH):

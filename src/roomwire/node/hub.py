@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from roomwire.core.errors import Unavailable
 from roomwire.core.notices import Notice, RoomState
+from roomwire.core.orders import ORDERS
 from roomwire.core.positions import Position
 from roomwire.core.publication import InvalidBody, read_body
 from roomwire.core.tail import Entry, Need, RoomTail
@@ -43,6 +44,7 @@ class Hub:
         up: whether the backplane can be reached.
         dropped: bodies that could not be read.
         closing: rooms that nobody uses any more.
+        orders: the stream of orders to all nodes: a room without members, which is none of `rooms`.
         healing: reads what is missing.
     """
 
@@ -55,8 +57,22 @@ class Hub:
         self.dropped = 0
         self.closing: Chores[Room] = Chores(node, self._unsubscribe, _UNSUBSCRIBES)
         self.healing = Healing(node, self)
+        self.orders = Room(ORDERS, node.policy_of(ORDERS))
 
     # --- rooms come and go
+
+    async def follow_orders(self) -> None:
+        """Hear of the orders to all nodes, from now on.
+
+        Raises:
+            Unavailable: the backplane could not subscribe.
+        """
+        await self._subscribe(self.orders)
+
+    def streams(self) -> Iterator[Room]:
+        """Whatever this node follows."""
+        yield self.orders
+        yield from self.rooms.values()
 
     async def open(self, name: str) -> Room:
         """The room, subscribed. Every call that returns is matched by one of `close`.
@@ -128,7 +144,9 @@ class Hub:
         """See `roomwire.backplanes.contract.Sink`."""
         found = self.rooms.get(room)
         if found is None:
-            return
+            if room != ORDERS:
+                return
+            found = self.orders
         self._node.counts.delivered += 1
         if found.tail is None:
             found.early = Position(epoch, offset)
@@ -152,7 +170,7 @@ class Hub:
         self._node.counts.interruptions += 1
         with self._boundary():
             found = [self.rooms[name] for name in (self.rooms if rooms is None else rooms) if name in self.rooms]
-            self.healing.doubt(found)
+            self.healing.doubt(found if rooms is not None and ORDERS not in rooms else [self.orders, *found])
             self._node.presence.interrupted(found)
 
     def changed(self, room: str) -> None:
@@ -207,6 +225,9 @@ class Hub:
         self._mark(room)
 
     def _accept(self, room: Room, body: bytes, position: Position | None) -> None:
+        if room is self.orders:
+            self._node.control.told(body)
+            return
         try:
             room.accept(read_body(room.name, body, position))
         except InvalidBody as error:

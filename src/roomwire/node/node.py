@@ -22,6 +22,7 @@ from roomwire.core.envelope import dump
 from roomwire.core.errors import Refusal
 from roomwire.core.limits import Limits
 from roomwire.core.notices import Notice
+from roomwire.core.orders import ORDERS
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication, compose
@@ -186,6 +187,7 @@ class Node:
             stack.push_async_callback(_shielded, self.backplane.aclose)
             self._configure_backplane()
             await self.backplane.start(self.hub, self.name)
+            await self.hub.follow_orders()
             stack.push_async_callback(_shielded, self.authenticator.aclose)
             await self.authenticator.start()
             running.append(self)
@@ -205,7 +207,7 @@ class Node:
         configure = getattr(self.backplane, "configure", None)
         if configure is not None:
             kept = {pattern.text: _history(policy) for pattern, policy in self._policies.items()}
-            configure({"": _history(_DEFAULT_POLICY), **kept}, lambda room: _history(self.policy_of(room)))
+            configure({"": _history(_DEFAULT_POLICY), **kept}, self.kept)
 
     def fault(self, error: BaseException, where: str) -> None:
         """A fault in the node's own code: it is logged, and `serve` raises it."""
@@ -327,8 +329,13 @@ class Node:
 
     def policy_of(self, room: str) -> RoomPolicy:
         """The policy of a room, from the most specific pattern of the configuration."""
-        found = self._policies.match(room)
+        found = None if room == ORDERS else self._policies.match(room)
         return found[0] if found is not None else _DEFAULT_POLICY
+
+    def kept(self, room: str) -> HistoryPolicy:
+        """How much of a room's past is kept."""
+        policy = self.policy_of(room)
+        return HistoryPolicy(policy.history_size, policy.history_ttl)
 
     async def publish(
         self,
@@ -358,8 +365,7 @@ class Node:
             exclude_user=exclude_user,
         )
         if history:
-            kept = _history(self.policy_of(room))
-            window = self.limits.idempotency_window
+            kept, window = self.kept(room), self.limits.idempotency_window
             publication.position = await self.backplane.publish(room, body, key=key, policy=kept, window=window)
         else:
             await self.backplane.publish_ephemeral(room, body)

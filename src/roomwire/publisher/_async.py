@@ -17,9 +17,9 @@ from roomwire.core.closing import CloseCode, is_sendable
 from roomwire.core.errors import LocalError, Unavailable
 from roomwire.core.identity import is_user
 from roomwire.core.limits import Limits
-from roomwire.core.orders import Add, Disconnect, Order, Remove, write_order
+from roomwire.core.orders import ORDERS, Add, Disconnect, OrderToAll, Remove, write_order
 from roomwire.core.policy import RoomPolicy
-from roomwire.core.positions import check_room_name
+from roomwire.core.positions import Position, check_room_name
 from roomwire.core.publication import Publication, compose
 from roomwire.publisher._draft import BatchFailed, Draft, PublishFailed
 from roomwire.publisher._plan import PATIENCE, Plan, fresh_key, fresh_name
@@ -256,14 +256,18 @@ class AsyncPublisher:
             except Unavailable as error:
                 raise PublishFailed(str(error), stored=error.stored, key=None) from error
             return publication
-        kept, window = self._plan.kept(draft.room), self._plan.limits.idempotency_window
+        publication.position = await self._store(backplane, draft.room, body, key)
+        return publication
+
+    async def _store(self, backplane: Backplane, room: str, body: bytes, key: str) -> Position:
+        """Publish, and try again within the publisher's patience."""
+        kept, window = self._plan.kept(room), self._plan.limits.idempotency_window
         end = time.monotonic() + self._plan.patience
         pause = _FIRST_PAUSE
         stored: bool | None = False
         while True:
             try:
-                publication.position = await backplane.publish(draft.room, body, key=key, policy=kept, window=window)
-                return publication
+                return await backplane.publish(room, body, key=key, policy=kept, window=window)
             except Unavailable as error:
                 # What one try may have stored no later refusal takes back.
                 stored = None if error.stored is None else stored
@@ -284,7 +288,7 @@ class AsyncPublisher:
         """
         if not is_sendable(code):
             raise LocalError(f"{code} cannot be sent; use 4502, 4503, 4100 to 4199 or 4600 to 4699")
-        await self._tell(Disconnect(user=_user(user), code=int(code), reason=_reason(reason)))
+        await self._give(Disconnect(user=_user(user), code=int(code), reason=_reason(reason)))
 
     async def add(self, user: str, room: str) -> None:
         """Put all connections of a user into a room, on all nodes, without asking its policy.
@@ -294,7 +298,7 @@ class AsyncPublisher:
             Unavailable: the nodes could not be told.
         """
         check_room_name(room)
-        await self._tell(Add(user=_user(user), room=room))
+        await self._give(Add(user=_user(user), room=room))
 
     async def remove(self, user: str, room: str, reason: str = "") -> None:
         """Take all connections of a user out of a room, on all nodes.
@@ -304,10 +308,11 @@ class AsyncPublisher:
             Unavailable: the nodes could not be told.
         """
         check_room_name(room)
-        await self._tell(Remove(user=_user(user), room=room, reason=_reason(reason)))
+        await self._give(Remove(user=_user(user), room=room, reason=_reason(reason)))
 
-    async def _tell(self, order: Order) -> None:
-        await self._opened().tell(None, write_order(order))
+    async def _give(self, order: OrderToAll) -> None:
+        order = order.model_copy(update={"at": time.time()})
+        await self._store(self._opened(), ORDERS, write_order(order), fresh_key())
 
 
 def _key_of(draft: Draft) -> str | None:

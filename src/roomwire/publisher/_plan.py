@@ -14,6 +14,7 @@ from roomwire.backplanes.contract import Backplane, HistoryPolicy, PolicyAware
 from roomwire.config import BackplaneSettings, Loaded, Settings, load
 from roomwire.core.errors import ConfigError
 from roomwire.core.limits import Limits
+from roomwire.core.orders import ORDERS
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
 
@@ -126,7 +127,7 @@ class Plan:
 
     def kept(self, room: str) -> HistoryPolicy:
         """How much of a room's past is kept."""
-        found = self.policies.match(room)
+        found = None if room == ORDERS else self.policies.match(room)
         return _history(found[0] if found is not None else _DEFAULT_POLICY)
 
 
