@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from roomwire import App
@@ -116,7 +117,11 @@ async def test_a_node_that_fails_is_told_of_at_the_end() -> None:
         assert node is not None
         node.fault(ZeroDivisionError("of a test"), "a callback")
         await eventually(lambda: not node.serving and chat._transport is not None and chat._transport._host is None)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        # The host's lifespan, and with it the framework's own, goes on.
         assert [told["type"] for told in host.told] == ["lifespan.startup.complete"]
+        assert chat.node is node
         refused = Played(websocket_scope())
         await chat(refused.scope, refused.receive, refused.send)
         assert refused.sent[0]["status"] == 503

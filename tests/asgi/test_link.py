@@ -257,7 +257,8 @@ class TestTheEnd:
             ann = server.connect()
             ann.stops_taking()  # the accept itself
             await eventually(lambda: server.node.connections)
-            await server.node.drain.run()
+            await server.transport.aclose()
+            await turns()
             ann.taking.set()
             await ann.ended.wait()
             assert not server.node.connections
