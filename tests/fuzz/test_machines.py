@@ -1,4 +1,4 @@
-"""Thousands of seeds of the machine in `tests.core.test_replay_machine`: rooms, tails, resumes. The same in every run."""
+"""Many seeds of the machine in `tests.core.test_replay_machine`, of rooms and resumes; the same in every run."""
 
 from __future__ import annotations
 
