@@ -35,7 +35,7 @@ TINY = 4096
 KERNEL = 20_000
 """Bytes at the most that narrow sockets hold, on both sides."""
 MESSAGE = 60_000
-STILL = 20
+STILL = 150
 """Looks, a millisecond apart, in which nothing was taken."""
 
 
