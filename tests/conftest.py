@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,9 @@ def pytest_report_header() -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     global _measure
     logging.getLogger("asyncio").addHandler(_errors)
+    # A shell starts what runs in its background with SIGINT ignored, and so would be all that is started from here.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--core-gate") and not distributes(config):
         _measure = CoreMeasure()
         _measure.import_core()
