@@ -95,7 +95,8 @@ class TestWriting:
                     most = max(most, server.tasks)
                     await anyio.lowlevel.checkpoint()
                 found.append(most)
-            assert found == [1, 20]
+            # The one may have ended before it is looked for.
+            assert found in ([0, 20], [1, 20])
             for member in members:
                 member.taking.set()
             await eventually(lambda: all(len(member.told("told")) == 2 for member in members))

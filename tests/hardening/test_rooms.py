@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from roomwire import App, Connection
 from roomwire.backplanes.contract import token
 from roomwire.backplanes.memory import MemoryBackplane
+from roomwire.core.orders import ORDERS
 from roomwire.core.policy import RoomPolicy
 from roomwire.testing.clock import VirtualClock
 from tests.server.conftest import Serve
@@ -51,15 +52,15 @@ def open_app() -> App:
 
 
 def hub_of(server: LiveServer) -> dict[str, int]:
-    """What the backplane's store holds, by kind."""
+    """What the backplane's store holds, by kind, besides the stream of orders."""
     backplane = server.node.backplane
     assert isinstance(backplane, MemoryBackplane)
     hub = backplane.hub
     return {
-        "streams": len(hub.streams),
+        "streams": len(hub.streams.keys() - {ORDERS}),
         "presence": len(hub.presence),
         "slots": sum(map(len, hub.slots.values())),
-        "subscribed": len(backplane._subscribed),
+        "subscribed": len(backplane._subscribed - {ORDERS}),
     }
 
 
