@@ -334,8 +334,7 @@ class Node:
 
     def kept(self, room: str) -> HistoryPolicy:
         """How much of a room's past is kept."""
-        policy = self.policy_of(room)
-        return HistoryPolicy(policy.history_size, policy.history_ttl)
+        return _history(self.policy_of(room))
 
     async def publish(
         self,
