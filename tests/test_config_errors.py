@@ -63,6 +63,10 @@ class TestKeysOfAFile:
                 'rooms."a:*".history_size: expected a number greater than or equal to 0, found -1',
             ),
             (
+                '[rooms."a:*"]\nconflate_rate = 2000\n',
+                'rooms."a:*".conflate_rate: expected a number less than or equal to 1000, found 2000',
+            ),
+            (
                 '[server]\npath = "ws"\n',
                 "server.path: expected a path that begins with / and has neither a query nor blanks, such as /ws",
             ),
@@ -232,6 +236,19 @@ class TestAcrossKeys:
                 '[rooms."a:*"]\n[rooms."a:{b}"]\n',
                 "rooms.\"a:{b}\": the room patterns 'a:*' and 'a:{b}' can match the same room,"
                 " and nothing decides between them: make one more specific",
+            ),
+            (
+                '[rooms."a:*"]\nconflate_rate = 0.001\n',
+                'rooms."a:*".conflate_rate: expected 0, or at least 0.01 (one in 100 s), found 0.001',
+            ),
+            (
+                '[rooms."a:*"]\nconflate_rate = 0\nconflate_key = "name"\n',
+                'rooms."a:*".conflate_key: nothing is conflated: set conflate_rate or latest as well, or leave it out',
+            ),
+            (
+                '[rooms."a:*"]\nhistory_size = 0\nlatest = true\n',
+                'rooms."a:*".latest: the newest events are read from the history:'
+                " set history_size to more than 0, or latest = false",
             ),
         ],
     )

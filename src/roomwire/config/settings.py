@@ -291,3 +291,5 @@ def _pattern_conflicts(rooms: dict[str, RoomPolicy]) -> Iterator[Conflict]:
             table.add(Pattern(text), None)
         except DeclarationError as error:
             yield ("rooms", text), str(error)
+        for key, message in rooms[text].conflicts():
+            yield ("rooms", text, key), message
