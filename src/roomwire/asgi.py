@@ -78,7 +78,7 @@ class AsgiApp:
                 "the node does not run: pass the framework `lifespan=app.asgi.lifespan`, or enter"
                 " `app.asgi.lifespan()` in your own lifespan, since mounted applications are told of none"
             )
-        if self._trigger is not None and scope["type"] == "websocket":
+        if self._trigger is not None:
             self._trigger.hold()
         await self._transport(scope, receive, send)
 

@@ -55,6 +55,7 @@ __all__ = [
     "make_authenticator",
     "make_backplane",
     "make_protocols",
+    "make_streams",
     "make_transport",
     "plugins_of",
     "secret_options",
@@ -373,6 +374,15 @@ def make_protocols() -> list[WireProtocol]:
     """
     made: list[WireProtocol] = [_construct(plugin, load_class(plugin)) for plugin in plugins_of(PROTOCOLS)]
     return made
+
+
+def make_streams(server: ServerSettings) -> dict[str, WireProtocol]:
+    """The wire protocols of read-only event streams, by path.
+
+    They are not among the subprotocols: the path says which one is spoken.
+    """
+    plugin = Plugin(PROTOCOLS, "sse", "roomwire.protocols.sse:SseProtocol", "built-in")
+    return {server.sse_path: _construct(plugin, load_class(plugin))} if server.sse_path else {}
 
 
 def listen_options(server: ServerSettings) -> ListenOptions:

@@ -61,6 +61,7 @@ def build_node(
         limits=settings.limits,
         rooms=settings.rooms,
         path=server.path,
+        streams=plugins.make_streams(server),
         pages={"/roomwire.js": _browser_client, **(pages or {})},
         drain_timeout=server.drain_timeout,
         reconnect_spread=server.reconnect_spread,

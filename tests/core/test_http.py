@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from roomwire.core.errors import HandshakeRefused, LocalError, Refusal
-from roomwire.core.http import RequestParser, http_response, refusal_response
+from roomwire.core.http import RequestParser, http_response, refusal_response, stream_response
 from roomwire.core.request import RequestHead
 
 HOST = b"Host: localhost:8000\r\n"
@@ -307,3 +307,28 @@ class TestResponses:
     def test_a_refusal_that_keeps_the_connection(self) -> None:
         head, _ = read(refusal_response(Refusal(404, "not_found", "no"), close=False))
         assert b"connection" not in dict(head.headers)
+
+
+class TestAResponseThatGoesOn:
+    def test_in_chunks(self) -> None:
+        head = stream_response("1.1", [("Content-Type", "text/event-stream"), ("Vary", "Origin")])
+        lines = head.decode().split("\r\n")
+        assert lines[0] == "HTTP/1.1 200 OK"
+        assert {"Content-Type: text/event-stream", "Vary: Origin", "Transfer-Encoding: chunked"} <= set(lines)
+        assert head.endswith(b"\r\n\r\n") and b"Content-Length" not in head
+
+    def test_up_to_the_end_of_the_link_for_http_1_0(self) -> None:
+        head = stream_response("1.0", [])
+        assert b"Transfer-Encoding" not in head and b"Connection: close" in head
+
+    def test_a_header_that_is_not_correct(self) -> None:
+        with pytest.raises(LocalError):
+            stream_response("1.1", [("Vary", "a\r\nb: c")])
+
+    def test_a_head_of_one_says_no_length(self) -> None:
+        assert b"Content-Length" not in http_response(200, b"", "text/event-stream", head_only=True, sized=False)
+
+    @pytest.mark.parametrize("version", ["1.0", "1.1"])
+    def test_the_head_of_a_request_says_its_version(self, version: str) -> None:
+        head = RequestParser().receive(f"GET /sse HTTP/{version}\r\nHost: a\r\n\r\n".encode())
+        assert head is not None and head.version == version

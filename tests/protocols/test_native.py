@@ -192,6 +192,8 @@ class TestReservedNames:
 
 
 TOLD: list[tuple[Notice, dict[str, object]]] = [
+    (notices.Sent("e", None, b'{"a":1}'), {"event": "e", "data": {"a": 1}}),
+    (notices.Sent("e", "r", b"null"), {"event": "e", "room": "r", "data": None}),
     (notices.Reply("i"), {"event": "ack", "id": "i", "data": None}),
     (notices.Reply('"', b'{"a":1}'), {"event": "ack", "id": '"', "data": {"a": 1}}),
     (
@@ -314,6 +316,9 @@ class TestNotices:
     @pytest.mark.parametrize(("notice", "message"), TOLD, ids=[type(notice).__name__ for notice, _ in TOLD])
     def test_a_notice(self, notice: Notice, message: object) -> None:
         assert sent(notice) == message
+
+    def test_bytes_to_one_client(self) -> None:
+        assert CODEC.send(notices.Sent("e", "r", b"\0\xff", binary=True)) == (encode_binary("e", b"\0\xff", room="r"),)
 
     def test_a_roster_is_written_once(self) -> None:
         roster = Roster([Person("ann"), Person("bob", b'{"name":"Bob"}')])

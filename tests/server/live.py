@@ -26,6 +26,7 @@ from roomwire.core.limits import Limits
 from roomwire.node import Node
 from roomwire.node.scope import Scope
 from roomwire.protocols.native import NativeProtocol
+from roomwire.protocols.sse import SseProtocol
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio import AnyioTransport
 from roomwire.transports.asgi import AsgiTransport
@@ -270,7 +271,13 @@ def make_node(
             else AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {})))
         ),
         clock=clock,
-        **{"protocols": [NativeProtocol()], "name": "node-1", "drain_timeout": 5.0, **options},
+        **{
+            "protocols": [NativeProtocol()],
+            "streams": {"/sse": SseProtocol()},
+            "name": "node-1",
+            "drain_timeout": 5.0,
+            **options,
+        },
     )
 
 

@@ -97,7 +97,7 @@ def test_head_is_answered_without_a_body(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/healthz/", "/HEALTHZ", "/roomwire.js.map", "/../healthz", "/sse", "/%68ealthz"]
+    "path", ["/", "/healthz/", "/HEALTHZ", "/roomwire.js.map", "/../healthz", "/sse/", "/%68ealthz"]
 )
 def test_404_for_everything_else(server: LiveServer, path: str) -> None:
     response = ask(server, path)

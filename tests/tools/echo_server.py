@@ -129,6 +129,12 @@ class EchoHost:
             await anyio.sleep(TICK)
             self.wheel.advance(self._clock())
 
+    def path_is_stream(self, path: str) -> bool:
+        return False
+
+    async def admit_stream(self, head: RequestHead) -> Admission | HttpResponse:
+        raise AssertionError("no path is a stream here")
+
     def path_is_socket(self, path: str) -> bool:
         return True
 

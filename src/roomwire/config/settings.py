@@ -49,6 +49,10 @@ def _socket_path(path: str) -> str:
     return path
 
 
+def _stream_path(path: str) -> str:
+    return _socket_path(path) if path else path
+
+
 def _trusted_peer(peer: str) -> str:
     if peer != "*":
         try:
@@ -89,6 +93,10 @@ class ServerSettings(_Section):
     """0 for any free one."""
     path: Annotated[NonEmpty, AfterValidator(_socket_path)] = "/ws"
     """The path of the WebSocket endpoint."""
+    fallback: NonEmpty | None = None
+    """An ASGI application for all other HTTP on the port, as "module:attribute"."""
+    sse_path: Annotated[str, AfterValidator(_stream_path)] = "/sse"
+    """The path of read-only event streams (Server-Sent Events); "" for none."""
     uds: NonEmpty | None = None
     """Listen on this Unix socket instead of host and port."""
     fd: Annotated[int, Field(ge=0)] | None = None
@@ -196,6 +204,7 @@ class Settings(_Section):
     def _check_across(self) -> Settings:
         problems = [*_server_conflicts(self.server), *_worker_conflicts(self), *_limit_conflicts(self.limits)]
         problems += [*_pattern_conflicts(self.rooms), *_metrics_conflicts(self), *_api_conflicts(self)]
+        problems += _stream_conflicts(self)
         if problems:
             text = "; ".join(f"{format_key(path)}: {message}" for path, message in problems)
             raise PydanticCustomError("conflict", "{text}", {"text": text, "problems": problems})
@@ -265,6 +274,22 @@ def _limit_conflicts(limits: Limits) -> Iterator[Conflict]:
 def _api_conflicts(settings: Settings) -> Iterator[Conflict]:
     if settings.api.keys and settings.server.path == "/api/publish":
         yield ("server", "path"), "the publish API has this path ([api] keys): choose another one"
+
+
+def _stream_conflicts(settings: Settings) -> Iterator[Conflict]:
+    path = settings.server.sse_path
+    taken = {
+        settings.server.path: "the WebSocket endpoint has this path (server.path)",
+        "/healthz": "health checks have this path",
+        "/readyz": "health checks have this path",
+        "/roomwire.js": "the browser's client has this path",
+    }
+    if settings.api.keys:
+        taken["/api/publish"] = "the publish API has this path ([api] keys)"
+    if settings.metrics.enabled and settings.metrics.port is None:
+        taken["/metrics"] = "metrics have this path ([metrics] enabled)"
+    if path in taken:
+        yield ("server", "sse_path"), f'{taken[path]}: choose another one, or "" for no event streams'
 
 
 def _metrics_conflicts(settings: Settings) -> Iterator[Conflict]:

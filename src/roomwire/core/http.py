@@ -17,7 +17,7 @@ import h11
 from roomwire.core.errors import HandshakeRefused, LocalError, Refusal
 from roomwire.core.request import RequestHead
 
-__all__ = ["RequestParser", "http_response", "refusal_response"]
+__all__ = ["RequestParser", "http_response", "refusal_response", "stream_response"]
 
 # The host of a URI without its rarer characters, and a port (RFC 9110 section 7.2).
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~%\-]{0,255})(?::[0-9]{0,5})?")
@@ -119,15 +119,16 @@ class RequestParser:
             _refuse("the request target must be a path")
         path, _, query = target.partition("?")
         headers = tuple([(bytes(name), bytes(value)) for name, value in event.headers])
-        head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure)
-        _check_head(head, event.http_version)
+        version = event.http_version.decode("ascii")
+        head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure, version)
+        _check_head(head)
         return head
 
 
-def _check_head(head: RequestHead, http_version: bytes) -> None:
-    if http_version not in (b"1.1", b"1.0"):
+def _check_head(head: RequestHead) -> None:
+    if head.version not in ("1.1", "1.0"):
         _refuse("HTTP/1.1 is spoken here")
-    if http_version == b"1.0" and head.header(b"upgrade") is not None:
+    if head.version == "1.0" and head.header(b"upgrade") is not None:
         _refuse("an upgrade needs HTTP/1.1")
     host = head.header(b"host") or b""
     # Compared with the Origin later, so it is kept as it came, and is ASCII.
@@ -161,6 +162,7 @@ def http_response(
     *,
     close: bool = True,
     head_only: bool = False,
+    sized: bool = True,
 ) -> bytes:
     """A whole HTTP response.
 
@@ -171,11 +173,14 @@ def http_response(
         headers: further headers; those of a ``Connection`` are joined with ``close``.
         close: whether the connection ends after it.
         head_only: whether the request was a HEAD, which is answered without the body (RFC 9110 section 9.3.2).
+        sized: whether the length is said; without it the body ends with the connection.
 
     Raises:
         LocalError: h11 refuses a header, such as one with a line break in it.
     """
-    lines = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    lines = [("Content-Type", content_type)]
+    if sized:
+        lines.append(("Content-Length", str(len(body))))
     connection = ["close"] if close else []
     for name, value in headers:
         if name.lower() == "connection":
@@ -184,9 +189,29 @@ def http_response(
             lines.append((name, value))
     if connection:
         lines.append(("Connection", ", ".join(connection)))
+    return _head(h11.Connection(h11.SERVER), status, lines) + (b"" if head_only else body)
+
+
+def stream_response(version: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The head of a 200 whose body has no length yet: in chunks, or up to the end of the link for HTTP/1.0.
+
+    Args:
+        version: of the request's HTTP, ``"1.1"`` or ``"1.0"``.
+        headers: all but those of the framing.
+
+    Raises:
+        LocalError: h11 refuses a header, such as one with a line break in it.
+    """
     writer = h11.Connection(h11.SERVER)
+    # h11 frames a response by the request that it answers.
+    writer.receive_data(f"GET / HTTP/{version}\r\nHost: a\r\n\r\n".encode())
+    writer.next_event()
+    return _head(writer, 200, [*headers, ("Connection", "close")])
+
+
+def _head(writer: h11.Connection, status: int, lines: list[tuple[str, str]]) -> bytes:
     try:
         head = writer.send(h11.Response(status_code=status, headers=lines, reason=HTTPStatus(status).phrase))
     except (h11.LocalProtocolError, UnicodeEncodeError) as error:
         raise LocalError(f"a header of the {status} response is not correct") from error
-    return (head or b"") + (b"" if head_only else body)
+    return head or b""

@@ -30,6 +30,7 @@ __all__ = [
     "RoomStatus",
     "RoomsReply",
     "Roster",
+    "Sent",
     "Welcome",
 ]
 
@@ -43,11 +44,13 @@ class RoomStatus:
             history cannot be read now.
         recovered: None without a cursor, True when the replay is proven complete, else False.
         reason: why not (docs/reference/protocol.md section 5).
+        awaits_state: whether a state follows, be it asked for or not: nothing up to `position` is there before it.
     """
 
     position: Position | None
     recovered: bool | None = None
     reason: str | None = None
+    awaits_state: bool = False
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class Roster(list[Person]):
 
 @dataclass(slots=True)
 class Welcome:
-    """The first notice of every connection."""
+    """The first notice of every connection; `retry_after` is for a client that is told nothing else of its end."""
 
     session: str
     client: str
@@ -85,6 +88,17 @@ class Welcome:
     max_event_size: int
     idempotency_window: float
     rooms: Mapping[str, RoomStatus]
+    retry_after: float = 0.0
+
+
+@dataclass(slots=True)
+class Sent:
+    """An event of the application's to this client alone; `data` is raw JSON, or bytes where it is `binary`."""
+
+    event: str
+    room: str | None
+    data: bytes
+    binary: bool = False
 
 
 @dataclass(slots=True)
@@ -204,6 +218,7 @@ class ClosingSoon:
 
 Notice = (
     Welcome
+    | Sent
     | Reply
     | JoinReply
     | ResumeReply

@@ -20,6 +20,7 @@ class RequestHead:
         headers: names in lower case, values as sent without surrounding white space.
         peer: where the request came from, for logs: ``"127.0.0.1:51324"``, or ``"unix"``.
         secure: whether it came over TLS.
+        version: of HTTP, as the response has to have it.
     """
 
     method: str
@@ -28,6 +29,7 @@ class RequestHead:
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     peer: str = ""
     secure: bool = False
+    version: str = "1.1"
     _fields: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
     _parameters: dict[str, list[str]] = field(init=False, repr=False, compare=False)
 

@@ -1,5 +1,7 @@
 """The rules of one logical connection: rates, errors, liveness, expiry. Pure: `now` is an argument.
 
+Who cannot say anything (an event stream) is not missed when silent, and is closed when it does say something.
+
 Its deadlines are separate on purpose. Looking for silence only when a heartbeat is due would find
 a dead peer after up to `heartbeat_timeout` + `heartbeat_interval`. While reading is paused neither
 pongs nor messages can be seen, so silence and idleness say nothing then: those deadlines are suspended
@@ -14,6 +16,7 @@ from itertools import islice
 
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Resume
+from roomwire.core.eventstream import MAX_HEARD
 from roomwire.core.limits import Limits, TokenBucket
 from roomwire.core.notices import Failed
 
@@ -22,6 +25,7 @@ __all__ = ["Session"]
 _MINUTE = 60.0
 _NEVER = math.inf
 
+_NOT_ASKED = Closing(CloseCode.POLICY, "nothing is sent on an event stream")
 _RESUME_FIRST = Closing(CloseCode.POLICY, "session.resume has to come first")
 
 
@@ -33,6 +37,7 @@ class Session:
         now: monotonic seconds.
         expires_in: seconds until the credential expires; None for never.
         must_resume: whether the handshake promised a ``session.resume`` (``last_event_id=later``).
+        hears: whether the peer can say anything.
 
     Attributes:
         opened_at: when it was made.
@@ -50,11 +55,18 @@ class Session:
         "_message_bucket",
         "_paused_at",
         "_resume_by",
+        "_unheard",
         "opened_at",
     )
 
     def __init__(
-        self, limits: Limits, now: float, *, expires_in: float | None = None, must_resume: bool = False
+        self,
+        limits: Limits,
+        now: float,
+        *,
+        expires_in: float | None = None,
+        must_resume: bool = False,
+        hears: bool = True,
     ) -> None:
         self._limits = limits
         self._frame_bucket = TokenBucket(limits.frames_per_second, limits.frame_burst)
@@ -65,10 +77,14 @@ class Session:
         self._beat_at = now + limits.heartbeat_interval
         self._expires_at = _NEVER if expires_in is None else now + expires_in
         self._paused_at = _NEVER
+        self._unheard: int | None = None if hears else 0  # bytes that came of one who cannot say anything
         self._resume_by = now + limits.resume_timeout if must_resume else _NEVER
 
     def heard(self, now: float, frames: int, size: int) -> Closing | None:
         """Bytes came: `frames` frames in `size` bytes. Returns a close where that is too fast."""
+        if self._unheard is not None:
+            self._unheard += size
+            return _NOT_ASKED if self._unheard > MAX_HEARD else None
         self._heard_at = now
         if not (self._frame_bucket.take(now, frames) and self._byte_bucket.take(now, size)):
             return Closing.of(CloseCode.RATE_LIMITED)
@@ -120,6 +136,8 @@ class Session:
         """The earliest deadline, in monotonic seconds: when `poll` has something to say."""
         limits = self._limits
         deadline = min(self._beat_at, self._expires_at, self._resume_by)
+        if self._unheard is not None:
+            return deadline
         if self._paused_at != _NEVER:
             return min(deadline, self._paused_at + limits.max_read_pause)
         if limits.idle_timeout:
@@ -144,6 +162,8 @@ class Session:
             return Closing.of(CloseCode.TOKEN_EXPIRED)
         if now >= self._resume_by:
             return Closing.of(CloseCode.NOT_RESUMABLE)
+        if self._unheard is not None:
+            return None
         if self._paused_at != _NEVER:
             return Closing.of(CloseCode.TRY_LATER) if now >= self._paused_at + limits.max_read_pause else None
         if now >= self._heard_at + limits.heartbeat_timeout:

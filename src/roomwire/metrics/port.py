@@ -130,6 +130,10 @@ class OwnPort:
         """See `roomwire.transports.contract.Host`: none is."""
         return False
 
+    def path_is_stream(self, path: str) -> bool:
+        """See `roomwire.transports.contract.Host`: none is."""
+        return False
+
     def respond(self, head: RequestHead) -> HttpResponse | None:
         """See `roomwire.transports.contract.Host`."""
         if head.path == "/metrics":
@@ -147,6 +151,10 @@ class OwnPort:
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """See `roomwire.transports.contract.Host`; never called."""
         raise LocalError("no path is a socket here")
+
+    async def admit_stream(self, head: RequestHead) -> Admission | HttpResponse:
+        """See `roomwire.transports.contract.Host`; never called."""
+        raise LocalError("no path is a stream here")
 
     def abandon(self, admission: Admission) -> None:
         """See `roomwire.transports.contract.Host`; never called."""

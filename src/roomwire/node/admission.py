@@ -1,21 +1,23 @@
-"""Admission: everything that is decided before the upgrade.
+"""Admission: everything that is decided before the upgrade, or before the response of an event stream begins.
 
 The order of the checks is the protocol's (docs/reference/protocol.md section 1): draining, Origin,
-credential, client id and cursor, connect hook, connection limit, capacity. What was acquired on the way
-is given back when a later step refuses.
+credential, client id and cursor, connect hook, the room of a stream, connection limit, capacity. What was
+acquired on the way is given back when a later step refuses.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from roomwire.backplanes.contract import Holder
 from roomwire.core.closing import CloseCode
 from roomwire.core.errors import EventError, HandshakeRefused, InvalidCursor, LocalError, Refusal, Unavailable
+from roomwire.core.eventstream import StreamRequest, read_stream_request
 from roomwire.core.identity import Identity, is_client_id, is_user
 from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
@@ -29,9 +31,14 @@ from roomwire.node.ways import Deciding, Way
 from roomwire.transports.contract import Admission
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from roomwire.node.node import Node
+    from roomwire.protocols.contract import WireProtocol
 
 __all__ = ["Admissions"]
+
+T = TypeVar("T")
 
 _RETRY_AFTER = 5
 """Seconds after which a refused client may try again."""
@@ -40,6 +47,10 @@ _FAILED = "the server failed; it has been logged"
 
 def _forbidden(error: EventError) -> Refusal:
     return Refusal(403, "forbidden", error.message or "not allowed", cause=error.code)
+
+
+def _no_entry(cause: str) -> Refusal:
+    return Refusal(403, "forbidden", "not allowed in this room", cause=cause)
 
 
 def _bad_request(detail: str) -> HandshakeRefused:
@@ -52,7 +63,7 @@ def unavailable(detail: str, retry_after: float = _RETRY_AFTER) -> Refusal:
 
 
 class Admissions:
-    """Decides about upgrade requests."""
+    """Decides about requests for connections: upgrades and event streams."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -70,6 +81,26 @@ class Admissions:
 
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """See `roomwire.transports.contract.Host`."""
+        return await self._guarded(head, partial(self._admit, head, self._node.protocol_of(subprotocol)))
+
+    async def admit_stream(self, head: RequestHead, protocol: WireProtocol) -> Admission:
+        """Decide about a request for an event stream.
+
+        Raises:
+            HandshakeRefused: with the response to send.
+        """
+        return await self._guarded(head, partial(self._admit_stream, head, protocol))
+
+    async def check_stream(self, head: RequestHead) -> None:
+        """The checks that change nothing: up to what the application would be asked.
+
+        Raises:
+            HandshakeRefused: with the response to send.
+        """
+        await self._guarded(head, partial(self._identify, head, read_stream_request))
+
+    async def _guarded(self, head: RequestHead, decide: Callable[[], Awaitable[T]]) -> T:
+        """Decide about a request that may come in at all; whatever goes wrong becomes a refusal."""
         node = self._node
         refusal = self.at_the_door()
         if refusal is not None:
@@ -77,7 +108,7 @@ class Admissions:
         node.origin.check(head)
         self.pending += 1
         try:
-            return await self._admit(head, subprotocol)
+            return await decide()
         except Unavailable:
             raise HandshakeRefused(unavailable("the backplane cannot be reached")) from None
         except HandshakeRefused:
@@ -97,40 +128,101 @@ class Admissions:
             await self._idle.wait()
         self._idle = None
 
-    async def _admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
-        node = self._node
-        identity = await node.authenticator.authenticate(head)
+    async def _identify(self, head: RequestHead, read: Callable[[RequestHead], T]) -> tuple[Identity, str, T]:
+        """Who asks, the client's id, and what `read` gives."""
+        identity = await self._node.authenticator.authenticate(head)
         if not is_user(identity.user):
             raise LocalError(f"the authenticator gave {identity.user!r}, which is no user's id")
-        client = self._client_of(head)
-        cursor, later = self._cursor_of(head)
-        protocol = node.protocol_of(subprotocol)
-        session = Session(node.limits, node.runtime.now(), expires_in=identity.expires_in, must_resume=later)
+        return identity, self._client_of(head), read(head)
+
+    def _expected(
+        self, head: RequestHead, identity: Identity, client: str, protocol: WireProtocol, *, later: bool = False
+    ) -> tuple[Connection, Way]:
+        """The connection that is decided about, and its way.
+
+        Orders about its user hold for it from now on: what the hook reads may be older than they are.
+        """
+        node = self._node
+        session = Session(
+            node.limits,
+            node.runtime.now(),
+            expires_in=identity.expires_in,
+            must_resume=later,
+            hears=protocol.liveness.hears,
+        )
         connection = Connection(
             node, identity, session, protocol, id=secrets.token_hex(8), client=client, peer=head.peer
         )
-        # Orders about its user hold for it from now on: what the hook reads may be older than they are.
         node.expect(connection)
-        way = ways.begin(connection)
+        return connection, ways.begin(connection)
+
+    async def _admit(self, head: RequestHead, protocol: WireProtocol) -> Admission:
+        identity, client, (cursor, later) = await self._identify(head, self._cursor_of)
+        connection, way = self._expected(head, identity, client, protocol, later=later)
         try:
             way.auto = await self._ask_hook(connection)
             way.wants_state = head.query_values("state") == ["1"]
-            # From now on it can be evicted by its user's other connections.
-            node.register(connection)
-            if connection._closing is None:
-                await self._claim(connection, identity)
-            if len(node.connections) > node.limits.max_connections:
-                raise HandshakeRefused(unavailable("the server is full"))
+            await self._take_place(connection, identity)
             # One that is to be closed is let in all the same: a close code is told, a status not to every client.
             if connection._closing is None:
                 await self._join(connection, way, cursor, later=later)
-            if node.draining:
-                raise HandshakeRefused(node.drain.refusal())
+            if self._node.draining:
+                raise HandshakeRefused(self._node.drain.refusal())
         except BaseException:
             connection.lost(CloseCode.ABNORMAL, "", by_peer=False)
             raise
-        node.counts.reconnects += later or bool(cursor)
+        self._node.counts.reconnects += later or bool(cursor)
         return Admission(connection)
+
+    async def _admit_stream(self, head: RequestHead, protocol: WireProtocol) -> Admission:
+        identity, client, asked = await self._identify(head, read_stream_request)
+        connection, way = self._expected(head, identity, client, protocol)
+        try:
+            await self._authorise(connection, way, asked)
+            await self._take_place(connection, identity)
+            cursor = {} if asked.since is None else {asked.room: asked.since}
+            if connection._closing is None:
+                await self._join(connection, way, cursor, later=False)
+            self._check_stream(connection, asked.room)
+        except BaseException:
+            connection.lost(CloseCode.ABNORMAL, "", by_peer=False)
+            raise
+        self._node.counts.reconnects += bool(cursor)
+        return Admission(connection)
+
+    async def _authorise(self, connection: Connection, way: Way, asked: StreamRequest) -> None:
+        """The room of a stream: the connect hook puts the connection into it, or the room's policy allows it."""
+        room = asked.room
+        allowed = room in await self._ask_hook(connection)
+        if not allowed:
+            way.revoked.discard(room)  # the policy is asked after the order
+            try:
+                allowed = await self._node.joining.may_join(connection, room)
+            except EventError as error:
+                refusal = unavailable(_FAILED) if error.code == "internal" else _forbidden(error)
+                raise HandshakeRefused(refusal) from None
+        if not allowed:
+            raise HandshakeRefused(_no_entry("the room's policy said no, or there is none"))
+        way.auto, way.wants_state = (room,), asked.wants_state
+
+    def _check_stream(self, connection: Connection, room: str) -> None:
+        """A status says more than an event to a client that comes back by itself: refuse what would end at once."""
+        closing = connection._closing
+        if self._node.draining or (closing is not None and closing.reconnect):
+            raise HandshakeRefused(self._node.drain.refusal())
+        if closing is not None:
+            raise HandshakeRefused(_no_entry(f"{closing.code}: {closing.reason}"))
+        if room not in connection._memberships:
+            raise HandshakeRefused(_no_entry("taken out of the room"))
+
+    async def _take_place(self, connection: Connection, identity: Identity) -> None:
+        """The slot, and the place on this node; from now on its user's other connections can evict it."""
+        node = self._node
+        node.register(connection)
+        if connection._closing is None:
+            await self._claim(connection, identity)
+        if len(node.connections) > node.limits.max_connections:
+            raise HandshakeRefused(unavailable("the server is full"))
 
     async def _join(self, connection: Connection, way: Way, cursor: Mapping[str, Position], *, later: bool) -> None:
         if later:

@@ -17,11 +17,11 @@ from pydantic_core import from_json
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.commands import Command, Heartbeat
-from roomwire.core.envelope import dump, encode, encode_binary
+from roomwire.core.envelope import dump
 from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
 from roomwire.core.events import check_event_name
 from roomwire.core.identity import Identity
-from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply
+from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply, Sent
 from roomwire.core.positions import Position, check_room_name
 from roomwire.core.session import Session
 from roomwire.node import journal
@@ -132,6 +132,11 @@ class Connection:
         return self._closing is None and self._link is not None
 
     @property
+    def read_only(self) -> bool:
+        """Whether it is an event stream: its client can say nothing, and it is in one room as long as it is open."""
+        return not self._protocol.liveness.hears
+
+    @property
     def state(self) -> dict[str, Any]:
         """A dict of the application's own, which lives as long as the connection."""
         if self._state is None:
@@ -169,16 +174,20 @@ class Connection:
             EventError: ``too_many_rooms``.
             Unavailable: the backplane cannot be reached.
             ConnectionClosed: it has ended.
-            LocalError: that is no room's name.
+            LocalError: that is no room's name, or it is read-only and in its room for good.
         """
         check_room_name(room)
         self._check_open()
+        if self.read_only:
+            raise LocalError("an event stream is in the room of its request, and in no other")
         joining = self._node.joining
         await joining.put_in(self, room, joining.begin(self, room))
         self._check_open()
 
     async def leave(self, room: str, reason: str = "") -> None:
         """Take it out of a room; the client gets ``room.removed``. Nothing where it is not in it.
+
+        A read-only one ends with it.
 
         Raises:
             LocalError: `reason` is no text that can be written.
@@ -191,7 +200,7 @@ class Connection:
 
         Args:
             event: its name; the protocol's own names are refused.
-            data: any JSON value or pydantic model; `bytes` go in a binary frame.
+            data: any JSON value or pydantic model; `bytes` go in a binary frame, in an event stream as base64.
             room: the room that it concerns, if any.
 
         Raises:
@@ -203,16 +212,13 @@ class Connection:
         if room is not None:
             check_room_name(room)
         self._check_open()
-        message: str | bytes
-        if isinstance(data, bytes):
-            encoded = message = encode_binary(event, data, room=room)
-        else:
-            encoded = encode(event, room=room, data=dump(data))
-            message = encoded.decode()
+        binary = isinstance(data, bytes)
+        messages = self._codec.send(Sent(event, room, data if isinstance(data, bytes) else dump(data), binary))
+        size = sum(len(m) if isinstance(m, bytes) or m.isascii() else len(m.encode()) for m in messages)
         limit = self._node.limits.max_event_size
-        if len(encoded) > limit:
-            raise EventTooLarge(f"{event} is {len(encoded)} bytes; limits.max_event_size is {limit}")
-        self._write((message,))
+        if size > limit:
+            raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {limit}")
+        self._write(messages)
 
     async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:
         """Close it. Your own codes are 4100 to 4199 (the client comes back) and 4600 to 4699 (it does not).
@@ -241,6 +247,8 @@ class Connection:
         self._kind = self._node.kind_of(self._protocol, link.framing)
         journal.connected(self)
         if self._closing is not None:  # since it was admitted
+            if self.read_only and self._closing.announced:  # nothing else says why
+                link.write(link.framing.block(self._codec.send(ClosingSoon(self._closing))), 1)
             link.close(self._closing)
             return
         self._node.joining.open(self)

@@ -120,7 +120,9 @@ class Control:
             connection._shut(Closing.of(CloseCode.REPLACED), moved=order.moved)
 
     def add(self, connection: Connection, room: str) -> None:
-        """Put a connection into a room, soon; later, where it is still being admitted."""
+        """Put a connection into a room, soon; later, where it is still being admitted. An event stream has its own."""
+        if connection.read_only:
+            return
         if connection._kind is None:
             wanted = connection._wanted or []
             if room not in wanted:

@@ -180,6 +180,7 @@ class Joining:
             max_event_size=limits.max_event_size,
             idempotency_window=limits.idempotency_window,
             rooms=statuses,
+            retry_after=self._node.drain.retry_after(),
         )
         connection._tell(welcome)
         for membership, outcome in outcomes:
@@ -340,9 +341,11 @@ class Joining:
         if room in connection._memberships:
             self.leave(connection, room)
             connection._tell(RemovedFromRoom(room, reason))
+            if connection.read_only:
+                connection._shut(Closing.of(CloseCode.REMOVED))
 
 
 def _status(outcome: Outcome) -> RoomStatus:
     """What the reply says; a state that was asked for is no failure."""
     reason = None if outcome.reason == "requested" else outcome.reason
-    return RoomStatus(outcome.position, outcome.recovered, reason)
+    return RoomStatus(outcome.position, outcome.recovered, reason, outcome.reason is not None)

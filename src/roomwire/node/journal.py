@@ -15,7 +15,7 @@ from roomwire.core.request import RequestHead
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
 
-__all__ = ["connected", "disconnected", "failed", "joined", "left", "refused", "slow"]
+__all__ = ["answered", "connected", "disconnected", "failed", "joined", "left", "misbehaved", "refused", "slow"]
 
 access = logging.getLogger("roomwire.access")
 security = logging.getLogger("roomwire.security")
@@ -27,7 +27,10 @@ def _log(logger: logging.Logger, level: int, event: str, fields: dict[str, objec
 
 
 def _of(connection: Connection) -> dict[str, object]:
-    return {"connection": connection.id, "user": connection.user, "client": connection.client}
+    fields: dict[str, object] = {"connection": connection.id, "user": connection.user, "client": connection.client}
+    if connection.read_only:
+        fields["stream"] = connection._protocol.name
+    return fields
 
 
 def connected(connection: Connection) -> None:
@@ -92,6 +95,23 @@ def failed(connection: Connection | None, what: str, error: BaseException) -> No
     if connection is not None:
         fields |= _of(connection)
     errors.error("%s failed", what, exc_info=error, extra={"roomwire": fields})
+
+
+def answered(head: RequestHead, status: int, size: int, seconds: float) -> None:
+    """The fallback's application answered a request; status 0: the peer went before."""
+    if access.isEnabledFor(logging.INFO):
+        fields: dict[str, object] = {"method": head.method, "path": head.path, "status": status}
+        _log(access, logging.INFO, "request", fields | {"duration": round(seconds, 4), "size": size, "peer": head.peer})
+
+
+def misbehaved(head: RequestHead, problem: BaseException | str) -> None:
+    """The fallback's application raised, or its response was not a correct one."""
+    fields: dict[str, object] = {"event": "error", "where": "fallback", "method": head.method, "path": head.path}
+    if isinstance(problem, BaseException):
+        fields["error"] = type(problem).__name__
+        errors.error("the fallback failed", exc_info=problem, extra={"roomwire": fields})
+    else:
+        errors.error("the fallback failed: %s", problem, extra={"roomwire": fields})
 
 
 def slow(connection: Connection, what: str, seconds: float) -> None:

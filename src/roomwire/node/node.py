@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -43,6 +43,7 @@ from roomwire.node.replies import Replies
 from roomwire.node.rooms import Kind
 from roomwire.node.scope import Scope, current
 from roomwire.node.states import States
+from roomwire.node.streams import Streams
 from roomwire.node.threads import Threads
 from roomwire.node.upkeep import Upkeep
 from roomwire.node.workers import Workers
@@ -52,6 +53,7 @@ from roomwire.transports.contract import Admission, HttpResponse, Transport, Upl
 if TYPE_CHECKING:
     from roomwire.app import App
     from roomwire.node.api import PublishApi
+    from roomwire.node.fallback import Fallback
     from roomwire.node.meter import Meter
     from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing
@@ -61,6 +63,7 @@ __all__ = ["Node", "running"]
 logger = logging.getLogger("roomwire")
 
 Page = Callable[[], HttpResponse]
+T = TypeVar("T")
 
 running: list[Node] = []
 """The nodes of this process, for code that runs outside of any handler."""
@@ -77,6 +80,7 @@ class Node:
         backplane, authenticator, origin, transport, protocols: the adapters.
         rooms: room policies by pattern.
         path: the WebSocket path.
+        streams: the wire protocols of read-only event streams, by path.
         name: unique among the nodes of a cluster.
         pages: plain HTTP resources by path.
         drain_timeout: seconds for an orderly end.
@@ -88,6 +92,7 @@ class Node:
         meter: what it times, where metrics are on; set before `serve`.
         metrics: what answers ``/metrics``; None: 404.
         api: what answers ``/api/publish``; None: 404.
+        fallback: the application that answers other plain HTTP; None: 404.
         beside: what is entered before it serves, and left when it has drained.
     """
 
@@ -107,6 +112,7 @@ class Node:
         limits: Limits | None = None,
         rooms: Mapping[str, RoomPolicy] | None = None,
         path: str = "/ws",
+        streams: Mapping[str, WireProtocol] | None = None,
         pages: Mapping[str, Page] | None = None,
         drain_timeout: float = 25.0,
         reconnect_spread: float = 5.0,
@@ -125,14 +131,13 @@ class Node:
         self._default_protocol = protocols[0]
         self._path = path
         self._pages = dict(pages or {})
-        self._policies: PatternTable[RoomPolicy] = PatternTable()
-        for pattern, policy in (rooms or {}).items():
-            self._policies.add(Pattern(pattern), policy)
+        self._policies = _table_of(rooms or {})
         self.wheel = TimerWheel()
         self.counts = Counts()
         self.meter: Meter | None = None
         self.metrics: Callable[[RequestHead], HttpResponse] | None = None
         self.api: PublishApi | None = None
+        self.fallback: Fallback | None = None
         self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self.connections: dict[str, Connection] = {}
         self._by_user: dict[str, set[Connection]] = {}
@@ -148,6 +153,7 @@ class Node:
         self.workers = Workers(self)
         self.replies = Replies(self)
         self.admissions = Admissions(self)
+        self.streams = Streams(self, streams or {})
         self.farewells = Farewells(self)
         self.drain = Drain(self, drain_timeout, reconnect_spread)
         self.upkeep = Upkeep(self)
@@ -248,6 +254,10 @@ class Node:
         """See `roomwire.transports.contract.Host`."""
         return path == self._path
 
+    def path_is_stream(self, path: str) -> bool:
+        """See `roomwire.transports.contract.Host`."""
+        return self.streams.serves(path)
+
     def respond(self, head: RequestHead) -> HttpResponse | None:
         """See `roomwire.transports.contract.Host`."""
         if head.path == "/healthz":
@@ -270,12 +280,19 @@ class Node:
 
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """See `roomwire.transports.contract.Host`."""
+        return await self._timed(self.admissions.admit(head, subprotocol))
+
+    async def admit_stream(self, head: RequestHead) -> Admission | HttpResponse:
+        """See `roomwire.transports.contract.Host`."""
+        return await self._timed(self.streams.admit(head))
+
+    async def _timed(self, deciding: Awaitable[T]) -> T:
         meter = self.meter
         if meter is None:
-            return await self.admissions.admit(head, subprotocol)
+            return await deciding
         started = meter.clock()
         try:
-            return await self.admissions.admit(head, subprotocol)
+            return await deciding
         finally:
             meter.handshakes.observe(meter.clock() - started)
 
@@ -388,6 +405,13 @@ class Node:
             protocol, framing = kind
             block = self._shared[key] = framing.block(protocol.new_codec().send(notice))
         return block
+
+
+def _table_of(rooms: Mapping[str, RoomPolicy]) -> PatternTable[RoomPolicy]:
+    table: PatternTable[RoomPolicy] = PatternTable()
+    for pattern, policy in rooms.items():
+        table.add(Pattern(pattern), policy)
+    return table
 
 
 def _history(policy: RoomPolicy) -> HistoryPolicy:

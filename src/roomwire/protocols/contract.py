@@ -28,10 +28,13 @@ class Liveness:
     Attributes:
         beats: whether the codec has a message for `Beat`, sent every ``limits.heartbeat_interval``.
         any_traffic: whether any frame counts as a sign of life, pongs included.
+        hears: whether a client can say anything. One that cannot is read-only: its silence says nothing, a
+            dead one is found by what it does not take, and it is in the room of its request and no other.
     """
 
     beats: bool = True
     any_traffic: bool = True
+    hears: bool = True
 
 
 class Codec(Protocol):

@@ -49,6 +49,8 @@ class NativeProtocol:
 
     def send(self, notice: Notice) -> Sequence[Message]:
         """See `roomwire.protocols.contract.Codec.send`."""
+        if type(notice) is notices.Sent and notice.binary:
+            return (encode_binary(notice.event, notice.data, room=notice.room),)
         return (_WRITERS[type(notice)](notice).decode(),)
 
     def broadcast(self, publication: Publication) -> Message:
@@ -194,6 +196,10 @@ def _write_welcome(n: notices.Welcome) -> bytes:
     return encode("session.welcome", data=dump(data))
 
 
+def _write_sent(n: notices.Sent) -> bytes:
+    return encode(n.event, room=n.room, data=n.data)
+
+
 def _write_reply(n: notices.Reply) -> bytes:
     return b'{"event":"ack","id":' + quote(n.ref) + b',"data":' + n.data + b"}"
 
@@ -263,6 +269,7 @@ def _write_closing(n: notices.ClosingSoon) -> bytes:
 
 _WRITERS: dict[type[Notice], Callable[..., bytes]] = {
     notices.Welcome: _write_welcome,
+    notices.Sent: _write_sent,
     notices.Reply: _write_reply,
     notices.JoinReply: _write_join_reply,
     notices.ResumeReply: _write_resume_reply,

@@ -2,8 +2,9 @@
 
 A transport turns a listener's sockets, or a host's callbacks, into links. For each request it asks
 the node (`Host.admit`), answers the refusal or completes the upgrade, and then moves messages
-between a link and the `Receiver` that the node made for it. It holds no policy: who may connect,
-what a message means and when a connection is dead are the node's.
+between a link and the `Receiver` that the node made for it. A link is a WebSocket, or a response that
+goes on (`Host.admit_stream`): there messages go one way, and nothing but the end comes back. It holds
+no policy: who may connect, what a message means and when a connection is dead are the node's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from roomwire.core.wheel import TimerWheel
 __all__ = [
     "Admission",
     "Capabilities",
+    "Fallback",
     "Framing",
     "Host",
     "HttpResponse",
@@ -45,12 +47,14 @@ class Capabilities:
         denies_with_status: a refusal keeps its HTTP status.
         writes_directly: a broadcast goes to the socket without a queue in between.
         takes_over: it serves connections that another process accepted (`ListenOptions.handover`).
+        serves_fallback: what the node does not answer goes to `Host.fallback`.
     """
 
     sees_pings: bool = True
     denies_with_status: bool = True
     writes_directly: bool = True
     takes_over: bool = False
+    serves_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +155,11 @@ class Link(Protocol):
         ...
 
     def ping(self) -> None:
-        """Send a protocol ping, where the transport can; nothing once a close began."""
+        """Send a protocol ping, where the transport can and the link has any; nothing once a close began."""
         ...
 
     def close(self, closing: Closing) -> None:
-        """Begin the closing handshake; after its deadline the link is aborted."""
+        """Begin the closing handshake, or end the response; after its deadline the link is aborted."""
         ...
 
     def pause_reading(self) -> None:
@@ -171,11 +175,11 @@ class Receiver(Protocol):
     """One connection's way in: what the node made of an admission."""
 
     def opened(self, link: Link) -> None:
-        """The upgrade is about to be answered: writes the welcome, and takes messages from now on."""
+        """The request is about to be answered: writes the welcome, and takes messages from now on."""
         ...
 
     def received(self, messages: Sequence[Message], frames: int, size: int) -> None:
-        """Messages came, in `frames` frames (control frames included) and `size` bytes."""
+        """Messages came, in `frames` frames (control frames included) and `size` bytes; bytes alone of a stream."""
         ...
 
     def overflowed(self) -> None:
@@ -208,19 +212,30 @@ class Receiver(Protocol):
 
 @dataclass(slots=True)
 class Admission:
-    """A request that may upgrade; `receiver` is its connection."""
+    """A request that may go on.
+
+    Attributes:
+        receiver: its connection.
+        headers: of the response of a stream, all but those of its framing.
+    """
 
     receiver: Receiver
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """The answer to a plain HTTP request on the transport's port."""
+    """The answer to a plain HTTP request on the transport's port.
+
+    Attributes:
+        sized: whether its length is said; not where a HEAD asks for what would go on.
+    """
 
     status: int
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    sized: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +252,47 @@ class Upload:
     answer: Callable[[bytes], Awaitable[HttpResponse]]
 
 
+class Fallback(Protocol):
+    """The ASGI 3 application that answers plain requests which are not the node's (``server.fallback``)."""
+
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether a connection may be kept for a further request: not while draining."""
+        ...
+
+    def begin(self) -> Refusal | None:
+        """A request comes: a refusal where there is no place for it, else it counts until `ended`."""
+        ...
+
+    async def run(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """Have the application answer; the scope's ``state`` is set here. Raises whatever the application does."""
+        ...
+
+    def answered(self, head: RequestHead, status: int, size: int, seconds: float) -> None:
+        """The response has ended, with `size` bytes of its body sent; status 0 where none was sent: for the log."""
+        ...
+
+    def failed(self, head: RequestHead, problem: BaseException | str) -> None:
+        """The application raised, or did what it may not: for the log."""
+        ...
+
+    def ended(self) -> None:
+        """The application has returned, and its response is with the kernel, or the peer is gone."""
+        ...
+
+
 class Host(Protocol):
     """What the node offers to its transport."""
+
+    @property
+    def fallback(self) -> Fallback | None:
+        """What answers the plain requests to which `respond` gives None; without it they are 404."""
+        ...
 
     @property
     def limits(self) -> Limits:
@@ -264,6 +318,10 @@ class Host(Protocol):
         """Whether `path` is the WebSocket path."""
         ...
 
+    def path_is_stream(self, path: str) -> bool:
+        """Whether `path` is one of event streams, whatever the method: `admit_stream` answers."""
+        ...
+
     def respond(self, head: RequestHead) -> HttpResponse | None:
         """The answer to a plain request (health, the browser client); None for 404."""
         ...
@@ -285,6 +343,16 @@ class Host(Protocol):
 
         The application decides in here. The transport cancels it ``limits.handshake_timeout`` seconds after
         it accepted the connection, and answers 503.
+
+        Raises:
+            HandshakeRefused: with the response to send.
+        """
+        ...
+
+    async def admit_stream(self, head: RequestHead) -> Admission | HttpResponse:
+        """Decide about a request on the path of a stream: it is answered with 200 and goes on, or with a whole answer.
+
+        As `admit` otherwise.
 
         Raises:
             HandshakeRefused: with the response to send.

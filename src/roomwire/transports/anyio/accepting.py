@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from roomwire.transports.anyio.door import Door
     from roomwire.transports.anyio.transport import AnyioTransport
 
-__all__ = ["ACCEPTS_PER_TURN", "Arrival", "Listener", "accept_each", "greet", "prepare", "secured"]
+__all__ = [
+    "ACCEPTS_PER_TURN",
+    "Arrival",
+    "Listener",
+    "SocketOptions",
+    "accept_each",
+    "greet",
+    "limit_silence",
+    "prepare",
+    "secured",
+]
 
 logger = logging.getLogger("roomwire")
 
@@ -74,6 +85,27 @@ def prepare(sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         # asyncio does so itself, but not for a socket of a listener that was made with protocol 0.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class SocketOptions(Protocol):
+    """A socket, as far as its options go: asyncio gives no more of one."""
+
+    @property
+    def family(self) -> int:
+        """Its address family."""
+        ...
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set an option."""
+        ...
+
+
+def limit_silence(sock: SocketOptions, seconds: float) -> None:
+    """End a link whose peer acknowledges nothing for so long (RFC 5482). Where the system cannot, it takes minutes."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and sock.family != socket.AF_UNIX:
+        with suppress(OSError):  # the peer is gone already
+            sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
 
 def greet(sock: socket.socket) -> Peer | None:

@@ -8,7 +8,14 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from roomwire.transports.anyio.accepting import ACCEPTS_PER_TURN, Arrival, accept_each, prepare, secured
+from roomwire.transports.anyio.accepting import (
+    ACCEPTS_PER_TURN,
+    Arrival,
+    SocketOptions,
+    accept_each,
+    prepare,
+    secured,
+)
 from roomwire.transports.anyio.carrier import LINGER, Carrier
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
 from roomwire.transports.anyio.peers import Peer, peer_of
@@ -127,6 +134,9 @@ class _CallbackCarrier(Carrier):
 
     def _cut(self) -> None:
         self._stream.abort()
+
+    def socket_options(self) -> SocketOptions:
+        return cast("SocketOptions", self._stream.get_extra_info("socket"))
 
 
 async def serve_callbacks(

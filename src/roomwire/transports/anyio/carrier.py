@@ -9,6 +9,8 @@
               what still comes is dropped
     CLOSED    the link has ended; every phase may come here
 
+An event stream is a response that goes on while OPEN, and its last bytes are the end of it: it knows no CLOSING.
+
 Why ENDING: to close a socket while the peer still sends resets the link, and a reset takes our last words
 with it (RFC 9112 section 9.6). Nothing is written after a close frame (RFC 6455 section 5.5.1), whoever calls
 `write`: it does nothing but while OPEN.
@@ -32,8 +34,9 @@ from roomwire.core.frames import PING, Closed, Received, Role
 from roomwire.core.http import refusal_response
 from roomwire.core.request import RequestHead
 from roomwire.core.websocket import WebSocket
+from roomwire.transports.anyio.accepting import SocketOptions
 from roomwire.transports.anyio.flow import ReadFloor
-from roomwire.transports.anyio.framing import PLAIN, framing_for
+from roomwire.transports.anyio.framing import PLAIN, UnframedFraming, framing_for
 from roomwire.transports.anyio.opening import FAILED, FULL, TOO_LATE, TOO_LONG, Opening
 from roomwire.transports.anyio.outlet import ENDED, Outlet
 from roomwire.transports.anyio.peers import Peer
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LINGER", "Carrier", "Phase"]
 
+_NO_STATUS = 1005
 _SLICE = 4096
 """Bytes read between two looks at the rates. They hold 682 empty frames, which cost about 10 ms in the slow lane."""
 LINGER = 1.0
@@ -131,6 +135,10 @@ class Carrier(Outlet):
         """Cut the link now; `lost` is called soon."""
         raise NotImplementedError
 
+    def socket_options(self) -> SocketOptions:
+        """The socket below, for its options."""
+        raise NotImplementedError
+
     # --- bytes come in
 
     def receive(self, data: bytes) -> None:
@@ -139,6 +147,8 @@ class Carrier(Outlet):
             if self._ws is None:
                 if self.phase is Phase.HEAD and self._opening is not None:
                     self._opening.receive(data)
+                elif self.phase is _OPEN and self._receiver is not None:
+                    self._receiver.received((), 0, len(data))
             elif len(data) <= _SLICE:
                 self._receive_frames(data)
             else:
@@ -216,8 +226,13 @@ class Carrier(Outlet):
         self._host.wheel.disarm(self)
         self._transport.gone(self)
         try:
+            cause = self._cause or cause
             if self._ws is not None:
-                self._report(self._ws.receive_eof(), self._cause or cause)
+                self._report(self._ws.receive_eof(), cause)
+            elif self._receiver is not None:
+                # A stream has no close of the peer's but the end of the link.
+                code = CloseCode.ABNORMAL if cause else _NO_STATUS
+                self._report([Closed(code, "", by_peer=cause is None)], cause)
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self._transport.failed(self, error)
 
@@ -250,12 +265,19 @@ class Carrier(Outlet):
     def open(self, admission: Admission, response: bytes, deflate: Deflate | None) -> None:
         """Answer with `response`, the 101, and with the welcome and the replays, written together."""
         limits = self._host.limits
-        self._transport.door.leave(self)
-        self._opening = None
         self._ws = WebSocket(
             Role.SERVER, max_message_size=limits.max_message_size, max_fragments=limits.max_fragments, deflate=deflate
         )
-        self.framing = framing_for(deflate)
+        self._begin(admission, response, framing_for(deflate))
+
+    def open_stream(self, admission: Admission, response: bytes, framing: UnframedFraming) -> None:
+        """Answer with `response`, the head of a 200 that goes on, and with the welcome and the replay, as one."""
+        self._begin(admission, response, framing)
+
+    def _begin(self, admission: Admission, response: bytes, framing: Framing) -> None:
+        self._transport.door.leave(self)
+        self._opening = None
+        self.framing = framing
         self._receiver = admission.receiver
         self.phase = Phase.OPEN
         self._deadline = math.inf
@@ -264,6 +286,8 @@ class Carrier(Outlet):
             admission.receiver.opened(self)
         finally:
             self._uncork()
+        if self.phase is Phase.ENDING:
+            self._finish()
         self._arm()
         self.resume_reading()
 
@@ -292,7 +316,8 @@ class Carrier(Outlet):
 
     def ping(self) -> None:
         """See `roomwire.transports.contract.Link`."""
-        self.write(PING, 0)
+        if self._ws is not None:
+            self.write(PING, 0)
 
     def _overflowed(self) -> None:
         if self._receiver is not None:
@@ -313,17 +338,29 @@ class Carrier(Outlet):
 
     def close(self, closing: Closing) -> None:
         """See `roomwire.transports.contract.Link`."""
-        if self.phase is not Phase.OPEN or self._ws is None:
+        if self.phase is not Phase.OPEN:
             return
         self.phase = Phase.CLOSING
         if closing.code == CloseCode.TOO_SLOW and self._outbox is not None:
             self._outbox.clear()
+        if self._ws is None:
+            self._end_stream()
+            return
         self._frames_at_close = self._ws.frames_received
         frame = self._ws.close(closing.code, closing.reason)
         if frame:
             self._put(frame)
         self._set_deadline(self._host.limits.close_timeout)
         self.resume_reading()
+
+    def _end_stream(self) -> None:
+        self.phase = Phase.ENDING
+        self._peer_is_done = True  # the request had no body
+        assert isinstance(self.framing, UnframedFraming)
+        if self.framing.end:
+            self._put(self.framing.end)
+        if self._cork is None:
+            self._finish()
 
     def _finish(self) -> None:
         """All is said: from here on the peer's part is to read it and to close, within a time."""

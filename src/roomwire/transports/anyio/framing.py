@@ -1,4 +1,4 @@
-"""How raw links join messages: WebSocket frames side by side, the same bytes for every member.
+"""How raw links join messages: WebSocket frames side by side, or a stream's events, the same bytes for every member.
 
 A server's frames are unmasked (RFC 6455 section 5.1) and hence the same for all. Where permessage-deflate
 was agreed on, no context is taken over, so a compressed frame is the same for all with one window size.
@@ -12,7 +12,7 @@ from functools import cache
 from roomwire.core.deflate import COMPRESS_FROM, MIN_WINDOW_BITS, Deflate, compress
 from roomwire.core.frames import Opcode, binary_frame, build_frame, text_frame
 
-__all__ = ["PLAIN", "DeflateFraming", "PlainFraming", "framing_for"]
+__all__ = ["CHUNKED", "PLAIN", "UNFRAMED", "ChunkedFraming", "DeflateFraming", "PlainFraming", "framing_for"]
 
 Message = str | bytes
 
@@ -50,7 +50,34 @@ class DeflateFraming(PlainFraming):
         return build_frame(Opcode.TEXT if isinstance(message, str) else Opcode.BINARY, compressed, rsv1=True)
 
 
+class UnframedFraming:
+    """A response that ends with its link, for HTTP/1.0: no framing at all."""
+
+    end = b""
+
+    def block(self, messages: Sequence[Message]) -> bytes:
+        """The messages' bytes."""
+        return b"".join(message.encode() if isinstance(message, str) else message for message in messages)
+
+    def size(self, block: bytes) -> int:
+        """Bytes of a block."""
+        return len(block)
+
+
+class ChunkedFraming(UnframedFraming):
+    """A response in chunks (RFC 9112 section 7.1): one for each block."""
+
+    end = b"0\r\n\r\n"
+
+    def block(self, messages: Sequence[Message]) -> bytes:
+        """The messages as one chunk. Nothing where they are empty: a chunk of no bytes would be the last one."""
+        data = super().block(messages)
+        return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
 PLAIN = PlainFraming()
+CHUNKED = ChunkedFraming()
+UNFRAMED = UnframedFraming()
 
 
 @cache

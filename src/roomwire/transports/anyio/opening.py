@@ -1,23 +1,27 @@
 """Opening: from the first byte of a request to its answer. It lives no longer than that.
 
 The checks run in the protocol's order (docs/reference/protocol.md section 1.4): another path, not a correct
-upgrade, then what the node decides. While the node decides nothing is read, so what a client sends ahead of
-the answer waits in the kernel.
+upgrade, then what the node decides. A request for an event stream goes to the node as it is. While the node
+decides nothing is read, so what a client sends ahead of the answer waits in the kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from roomwire.core.deflate import Deflate, negotiate_deflate
 from roomwire.core.errors import HandshakeRefused, Refusal
 from roomwire.core.handshake import MAX_TRAILING, accept_response, check_upgrade, choose_subprotocol
-from roomwire.core.http import RequestParser, http_response
+from roomwire.core.http import RequestParser, http_response, stream_response
 from roomwire.core.request import RequestHead
+from roomwire.transports.anyio.accepting import limit_silence
+from roomwire.transports.anyio.framing import CHUNKED, UNFRAMED
 from roomwire.transports.anyio.peers import group_of
 from roomwire.transports.anyio.uploading import Uploading
+from roomwire.transports.contract import Admission, HttpResponse
 
 if TYPE_CHECKING:
     from roomwire.transports.anyio.carrier import Carrier
@@ -83,6 +87,9 @@ class Opening:
 
     def _decide(self, head: RequestHead, trailing: bytes) -> None:
         host = self._transport.host
+        if host.path_is_stream(head.path):
+            self._have_decided(head, partial(host.admit_stream, head), partial(self._begin_stream, head), trailing)
+            return
         if not host.path_is_socket(head.path):
             upload = host.wants_body(head)
             if upload is None:
@@ -99,8 +106,8 @@ class Opening:
         if refusal is not None:
             raise HandshakeRefused(refusal)
         deflate = negotiate_deflate(upgrade.extensions) if self._transport.options.compression else None
-        self._carrier.wait_for_decision()
-        self._cancel = host.runtime.spawn(self._admit, head, upgrade.key, subprotocol, deflate, trailing)
+        begin = partial(self._begin_socket, upgrade.key, subprotocol, deflate)
+        self._have_decided(head, partial(host.admit, head, subprotocol), begin, trailing)
 
     def give_up(self) -> None:
         """The decision takes too long: whoever makes it is to stop."""
@@ -109,32 +116,67 @@ class Opening:
         if self._cancel is not None:
             self._cancel()
 
-    async def _admit(
-        self, head: RequestHead, key: bytes, subprotocol: str | None, deflate: Deflate | None, trailing: bytes
+    def _have_decided(
+        self,
+        head: RequestHead,
+        decide: Callable[[], Awaitable[Admission | HttpResponse]],
+        begin: Callable[[Admission], None],
+        trailing: bytes,
     ) -> None:
-        carrier, host = self._carrier, self._transport.host
+        """Nothing is read until the node has decided; `begin` answers a request that goes on."""
+        self._carrier.wait_for_decision()
+        self._cancel = self._transport.host.runtime.spawn(self._decided, head, decide, begin, trailing)
+
+    async def _decided(
+        self,
+        head: RequestHead,
+        decide: Callable[[], Awaitable[Admission | HttpResponse]],
+        begin: Callable[[Admission], None],
+        trailing: bytes,
+    ) -> None:
+        carrier = self._carrier
         try:
             try:
-                admission = await host.admit(head, subprotocol)
+                decided = await decide()
             except HandshakeRefused as refused:
                 if carrier.is_undecided:
                     carrier.refuse(head, refused.refusal)
                 return
-            if not carrier.is_undecided:
-                host.abandon(admission)
-                return
-            carrier.open(admission, accept_response(key, subprotocol, deflate), deflate)
-            if trailing:
-                carrier.receive(trailing)
+            if isinstance(decided, HttpResponse):
+                if carrier.is_undecided:
+                    self._respond(head, decided)
+            elif not carrier.is_undecided:
+                self._transport.host.abandon(decided)
+            else:
+                begin(decided)
+                if trailing:
+                    carrier.receive(trailing)
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self._transport.failed(carrier, error)
+
+    def _begin_socket(self, key: bytes, subprotocol: str | None, deflate: Deflate | None, admission: Admission) -> None:
+        self._carrier.open(admission, accept_response(key, subprotocol, deflate), deflate)
+
+    def _begin_stream(self, head: RequestHead, admission: Admission) -> None:
+        # Nothing is heard of such a peer, and while nothing happens it is sent too little to be found slow.
+        limit_silence(self._carrier.socket_options(), self._transport.host.limits.heartbeat_timeout)
+        framing = UNFRAMED if head.version == "1.0" else CHUNKED
+        self._carrier.open_stream(admission, stream_response(head.version, admission.headers), framing)
 
     def _answer(self, head: RequestHead) -> None:
         """A plain HTTP request."""
         response = self._transport.host.respond(head) if head.method in ("GET", "HEAD") else None
         if response is None:
             raise HandshakeRefused(Refusal(404, "not_found", "nothing is here"))
+        self._respond(head, response)
+
+    def _respond(self, head: RequestHead, response: HttpResponse) -> None:
         data = http_response(
-            response.status, response.body, response.content_type, response.headers, head_only=head.method == "HEAD"
+            response.status,
+            response.body,
+            response.content_type,
+            response.headers,
+            head_only=head.method == "HEAD",
+            sized=response.sized,
         )
         self._carrier.answer(data)

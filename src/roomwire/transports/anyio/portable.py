@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 from anyio.streams.tls import TLSStream
 
-from roomwire.transports.anyio.accepting import Arrival, Listener, accept_each, greet, secured
+from roomwire.transports.anyio.accepting import Arrival, Listener, SocketOptions, accept_each, greet, secured
 from roomwire.transports.anyio.carrier import Carrier, Phase
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
 from roomwire.transports.anyio.peers import Peer
@@ -75,6 +75,9 @@ class _StreamCarrier(Carrier):
 
     def _cut(self) -> None:
         self._scope.cancel()
+
+    def socket_options(self) -> SocketOptions:
+        return self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610  that is Django's `extra`
 
     async def read(self) -> BaseException | None:
         """Until the link ends; returns what ended it, None for an end in good order."""

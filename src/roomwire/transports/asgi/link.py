@@ -1,4 +1,4 @@
-"""AsgiLink: one WebSocket of a host's, from its acceptance to its end.
+"""AsgiLink: one WebSocket of a host's, or one response that goes on, from its acceptance to its end.
 
     OPEN      messages both ways
     CLOSING   our close is queued, or was sent; what still comes is dropped      the host said disconnect: ENDED
@@ -17,16 +17,27 @@ import logging
 import math
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import anyio
 
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.outbox import Outbox
-from roomwire.transports.asgi.messages import BLOCK_FRAMING, Block, Event, Receive, Send, close_event, size_of
+from roomwire.transports.asgi.messages import (
+    BLOCK_FRAMING,
+    BODY_FRAMING,
+    Block,
+    Event,
+    Receive,
+    Send,
+    body_event,
+    close_event,
+    size_of,
+)
 from roomwire.transports.asgi.scribe import Scribe
 from roomwire.transports.contract import Framing, Host, Receiver
 
-__all__ = ["AsgiLink"]
+__all__ = ["AsgiLink", "AsgiStream"]
 
 logger = logging.getLogger("roomwire")
 
@@ -233,7 +244,7 @@ class AsgiLink:
                     callback, self._on_empty = self._on_empty, None
                     callback()
             if self._phase is _Phase.CLOSING and self._closing is not None:
-                await self._put(close_event(self._closing.code, self._closing.reason))
+                await self._put_end(self._closing)
         except Exception as error:  # noqa: BLE001  hosts differ in what they raise where the peer is gone
             # ASGI 2.4: an OSError. Anything else says something of the host, and is worth a look.
             self._cause = None if isinstance(error, OSError) else error
@@ -245,6 +256,9 @@ class AsgiLink:
             self._write_deadline = math.inf
             if self._written is not None:
                 self._written.set()
+
+    async def _put_end(self, closing: Closing) -> None:
+        await self._put(close_event(closing.code, closing.reason))
 
     async def _put(self, event: Event) -> None:
         # The wheel is told where the host suspends, and only there: `suspended`. Later deadlines it finds itself.
@@ -314,3 +328,26 @@ class AsgiLink:
                 self._receiver.poll(now)
         except Exception:  # noqa: BLE001  the boundary of a connection
             self._receiver.failed()
+
+
+class AsgiStream(AsgiLink):
+    """A response that goes on. Its end is its last piece: no host has more to say of it then."""
+
+    __slots__ = ()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.framing = BODY_FRAMING
+
+    async def _read(self) -> tuple[int, str, bool]:
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                return _NO_STATUS, "", True
+            size = len(event.get("body") or b"")
+            if size and self._phase is _OPEN:
+                self._receiver.received((), 0, size)
+
+    async def _put_end(self, closing: Closing) -> None:
+        await self._put(body_event(b"", more=False))
+        self._scope.cancel()

@@ -11,7 +11,20 @@ from typing import Any
 from roomwire.core.closing import fitting
 from roomwire.core.request import RequestHead
 
-__all__ = ["BLOCK_FRAMING", "Block", "BlockFraming", "Event", "Receive", "Scope", "Send", "close_event", "head_of"]
+__all__ = [
+    "BLOCK_FRAMING",
+    "BODY_FRAMING",
+    "Block",
+    "BlockFraming",
+    "BodyFraming",
+    "Event",
+    "Receive",
+    "Scope",
+    "Send",
+    "body_event",
+    "close_event",
+    "head_of",
+]
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -25,7 +38,7 @@ class Block:
     """Messages that go out one after the other, made once for all who get them.
 
     Attributes:
-        events: a ``websocket.send`` for each.
+        events: a ``websocket.send`` for each; of a stream one ``http.response.body`` for all.
         size: bytes of their payloads.
     """
 
@@ -48,8 +61,23 @@ class BlockFraming:
         return block.size
 
 
+class BodyFraming:
+    """See `roomwire.transports.contract.Framing`: chunks are the host's, so a block is a piece of the body."""
+
+    def block(self, messages: Sequence[Message]) -> Block:
+        """The messages as one event."""
+        data = b"".join(message.encode() if isinstance(message, str) else message for message in messages)
+        return Block((body_event(data),) if data else (), len(data))
+
+    def size(self, block: Block) -> int:
+        """Bytes of a block."""
+        return block.size
+
+
 BLOCK_FRAMING = BlockFraming()
-"""One for all links: a block is the same for all of them."""
+"""One for all WebSockets: a block is the same for all of them."""
+BODY_FRAMING = BodyFraming()
+"""The same for all streams."""
 
 
 def size_of(message: Message) -> int:
@@ -65,6 +93,11 @@ def _send_event(message: Message) -> Event:
 def close_event(code: int, reason: str) -> Event:
     """A close; where nothing was accepted yet the host makes a 403 of it."""
     return {"type": "websocket.close", "code": code, "reason": fitting(reason)}
+
+
+def body_event(data: bytes, *, more: bool = True) -> Event:
+    """A piece of a response's body, or its end."""
+    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 def head_of(scope: Scope) -> RequestHead:

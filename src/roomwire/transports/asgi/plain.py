@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from roomwire.core.errors import HandshakeRefused, Refusal
 from roomwire.core.request import RequestHead
 from roomwire.transports.asgi.messages import Receive, Send
 from roomwire.transports.contract import HttpResponse
 
-__all__ = ["UPGRADE_REQUIRED", "body_of", "respond", "response_of"]
+__all__ = ["UPGRADE_REQUIRED", "body_of", "encoded", "respond", "response_of"]
 
 UPGRADE_REQUIRED = Refusal(
     426, "upgrade_required", "this is a WebSocket endpoint", (("Upgrade", "websocket"), ("Connection", "Upgrade"))
@@ -49,17 +50,15 @@ def response_of(refusal: Refusal) -> HttpResponse:
     return HttpResponse(refusal.status, body, headers=refusal.headers)
 
 
+def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers in a host's form. What concerns the connection is the host's to say (RFC 9110 section 7.6.1)."""
+    pairs = [(name.lower(), value) for name, value in headers]
+    return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in pairs if n not in ("connection", "upgrade")]
+
+
 async def respond(send: Send, kind: str, response: HttpResponse, *, head_only: bool = False) -> None:
     """Send a response; `kind` is ``http.response`` or ``websocket.http.response``."""
-    headers = [
-        (b"content-type", response.content_type.encode("latin-1")),
-        (b"content-length", str(len(response.body)).encode()),
-        # What concerns the connection is the host's to say (RFC 9110 section 7.6.1).
-        *(
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers
-            if name.lower() not in ("connection", "upgrade")
-        ),
-    ]
+    length = (("content-length", str(len(response.body))),) if response.sized else ()
+    headers = encoded((("content-type", response.content_type), *length, *response.headers))
     await send({"type": f"{kind}.start", "status": response.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": b"" if head_only else response.body})

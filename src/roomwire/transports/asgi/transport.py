@@ -15,9 +15,9 @@ import anyio.lowlevel
 from roomwire.core.errors import ConfigError, HandshakeRefused, Refusal
 from roomwire.core.handshake import choose_subprotocol
 from roomwire.core.request import RequestHead
-from roomwire.transports.asgi.link import AsgiLink
+from roomwire.transports.asgi.link import AsgiLink, AsgiStream
 from roomwire.transports.asgi.messages import Receive, Scope, Send, close_event, head_of
-from roomwire.transports.asgi.plain import UPGRADE_REQUIRED, body_of, respond, response_of
+from roomwire.transports.asgi.plain import UPGRADE_REQUIRED, body_of, encoded, respond, response_of
 from roomwire.transports.asgi.scribe import Scribe
 from roomwire.transports.contract import Admission, Capabilities, Host, HttpResponse, ListenOptions, Receiver
 
@@ -126,7 +126,9 @@ class AsgiTransport:
         except BaseException:
             host.abandon(admission)
             raise
-        link = AsgiLink(host, admission.receiver, head.peer, receive, send, scribe, self.cancelled)
+        await self._run(AsgiLink(host, admission.receiver, head.peer, receive, send, scribe, self.cancelled))
+
+    async def _run(self, link: AsgiLink) -> None:
         self._links.add(link)
         try:
             if self._closed.is_set():
@@ -153,6 +155,27 @@ class AsgiTransport:
         except TimeoutError:
             raise HandshakeRefused(_TOO_LONG) from None
 
+    # --- streams
+
+    async def _admit_stream(self, host: Host, head: RequestHead) -> Admission | HttpResponse:
+        try:
+            with anyio.fail_after(host.limits.handshake_timeout):
+                return await host.admit_stream(head)
+        except TimeoutError:
+            raise HandshakeRefused(_TOO_LONG) from None
+
+    async def _serve_stream(
+        self, host: Host, head: RequestHead, admission: Admission, receive: Receive, send: Send
+    ) -> None:
+        scribe = self._scribe
+        assert scribe is not None  # as long as there is a host
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": encoded(admission.headers)})
+        except BaseException:
+            host.abandon(admission)
+            raise
+        await self._run(AsgiStream(host, admission.receiver, head.peer, receive, send, scribe, self.cancelled))
+
     # --- plain HTTP
 
     async def _serve_http(self, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,7 +183,14 @@ class AsgiTransport:
         try:
             if host is None:
                 raise HandshakeRefused(_NOT_SERVING)
-            response = await self._answer(host, head, receive)
+            if host.path_is_stream(head.path):
+                decided = await self._admit_stream(host, head)
+                if isinstance(decided, Admission):
+                    await self._serve_stream(host, head, decided, receive, send)
+                    return
+                response = decided
+            else:
+                response = await self._answer(host, head, receive)
         except HandshakeRefused as refused:
             if host is not None:
                 host.refused(head, refused.refusal, head.peer)
