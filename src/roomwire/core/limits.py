@@ -16,6 +16,7 @@ _EVENT = 200
 """Bytes that an event of a replay has besides its data: names, id, frame."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -91,6 +92,14 @@ class Limits:
     """Messages that wait for a slow reader; then 4002."""
     write_timeout: PositiveFloat = 30.0
     """A reader that takes not one byte for so long is too slow, whatever it is sent."""
+
+    # --- requests to the application of `server.fallback`
+    max_requests: PositiveInt = 1000
+    """Requests in flight in a node, beyond it 503; and as many connections that are kept for a further one."""
+    max_request_body: NonNegativeInt = 16_777_216
+    """Bytes of a body, beyond it 413; 0: any number. It is streamed, so this bounds what the application keeps."""
+    keep_alive_timeout: PositiveFloat = 5.0
+    """How long a connection is kept for a further request (uvicorn: 5)."""
 
     # --- rooms and replay
     replay_events: PositiveInt = 1000

@@ -78,6 +78,8 @@ class Drain:
             await node.workers.finished()
             if node.api is not None:
                 await node.api.finished()
+            if node.fallback is not None:
+                await node.fallback.finished()
             await node.farewells.finished()
         await node.transport.aclose()
 
