@@ -74,9 +74,13 @@ class Stream:
         events, self._events = self._events, []
         return events
 
+    def body(self) -> bytes:
+        """What is left of a whole response."""
+        return self._response.read()
+
     def json(self) -> dict[str, Any]:
-        """A whole response."""
-        found: dict[str, Any] = json.loads(self._response.read())
+        """A refusal."""
+        found: dict[str, Any] = json.loads(self.body())
         return found
 
     def close(self) -> None:

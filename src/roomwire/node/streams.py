@@ -31,6 +31,7 @@ _HEADERS = (
 )
 _LEAST_RETRY = 1.0
 """Seconds, on top of a moment of one's own."""
+_NOT_HERE = (b"cookie", b"sec-websocket-protocol")
 _ORIGIN = re.compile(rb"[!-~]{1,512}")
 
 
@@ -57,6 +58,7 @@ class Streams:
                 Refusal(405, "method_not_allowed", "an event stream is asked for by GET", (("Allow", "GET, HEAD"),))
             )
         shared = self._sharing(head)
+        head = _asked_for(head)
         try:
             if head.method == "HEAD":
                 await self._node.admissions.check_stream(head)
@@ -88,3 +90,11 @@ class Streams:
         except HandshakeRefused:
             return vary
         return (("Access-Control-Allow-Origin", origins[0].decode("ascii")), *vary)
+
+
+def _asked_for(head: RequestHead) -> RequestHead:
+    """The head without what no stream is authorised by.
+
+    An image on any page can ask for a stream, by a GET without an Origin, and its browser adds the user's cookies.
+    """
+    return replace(head, headers=[(name, value) for name, value in head.headers if name not in _NOT_HERE])
