@@ -68,6 +68,7 @@ class Drain:
         logger.info("draining", extra={"roomwire": {"event": "drain", "connections": len(node.connections)}})
         with anyio.move_on_after(self._timeout):
             await node.transport.stop_accepting()
+            await node.hub.release()
             for count, connection in enumerate(list(node.connections.values()), start=1):
                 connection._shut(Closing.of(CloseCode.RESTART, self.retry_after()))
                 if count % _SLICE == 0:

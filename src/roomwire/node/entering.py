@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import anyio
 
 from roomwire.core.closing import CloseCode, Closing
+from roomwire.core.conflation import newest_of
 from roomwire.core.errors import Unavailable
 from roomwire.core.notices import RoomState
 from roomwire.core.positions import Position
-from roomwire.core.publication import InvalidBody, Publication, read_body
+from roomwire.core.publication import Publication
 from roomwire.core.replay import Budget, Finished, Outcome, RecoverTail, Replay
 from roomwire.core.tail import Entry, Need
-from roomwire.node import journal, unread
+from roomwire.node import journal, newest, unread
 from roomwire.node.rooms import Membership
-from roomwire.node.turns import messages_of
+from roomwire.node.turns import messages_of, publications_of
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
@@ -75,12 +76,20 @@ class Entering:
         return membership
 
     async def read(self, membership: Membership) -> None:
-        """Do what the replay asks for until it has an outcome; nothing suspends where it has one."""
+        """Do what the replay asks for until it has an outcome; nothing suspends where it has one.
+
+        Raises:
+            Unavailable: the newest events, which it is to be sent, cannot be read.
+        """
         room, replay = membership.room, membership.replay
         while not membership.left:
             assert replay is not None
             step = replay.step(self._node.runtime.now())
             if isinstance(step, Finished):
+                found = _newest_for(room, step.outcome)
+                if found is not None and not found.latest.filled:
+                    await newest.fill(self._node, room, found)
+                    continue
                 return
             try:
                 if isinstance(step, RecoverTail):
@@ -104,7 +113,14 @@ class Entering:
             replay.unavailable()
             step = replay.step(now)
             assert isinstance(step, Finished)
-        return step.outcome
+        outcome, room = step.outcome, membership.room
+        found = _newest_for(room, outcome)
+        if found is None:
+            return outcome
+        if not found.latest.filled:  # the room was reset since they were read
+            return outcome._replace(reason="unavailable")
+        # A client drops what is not after its position.
+        return outcome._replace(position=found.before(now) or outcome.position)
 
     # --- after the reply
 
@@ -117,13 +133,15 @@ class Entering:
 
     def _go_live(self, membership: Membership, outcome: Outcome, entries: Sequence[Entry]) -> None:
         self._write_entries(membership, entries)
+        found = _newest_for(membership.room, outcome)
+        if found is not None:
+            found.write(membership, self._node.runtime.now())
         if membership.left:
             return  # the write found out that the peer is gone
         room = membership.room
-        room.seal()
         self._end_replay(membership)
         membership.go_live()
-        room.live[membership] = None
+        room.admit(membership)
         self._node.presence.entered(membership)
         journal.joined(membership.connection, room.name, outcome.recovered, outcome.reason, len(outcome.replay))
 
@@ -131,13 +149,11 @@ class Entering:
         room, connection = membership.room, membership.connection
         if membership.left or room.tail is None:
             return
-        epoch = room.tail.position.epoch
+        found = publications_of(room.name, entries, room.tail.position.epoch)
+        if room.policy.conflates:
+            found = newest_of(found, room.policy.conflate_key)
         publications: list[Publication] = []
-        for entry in entries:
-            try:
-                publication = read_body(room.name, entry.body, Position(epoch, entry.offset))
-            except InvalidBody:
-                continue  # counted when it came
+        for publication in found:
             membership.behind = publication.excludes(connection.user, connection.client)
             if not membership.behind:
                 publications.append(publication)
@@ -234,7 +250,7 @@ class Entering:
         membership.link = None
         room = membership.room
         del membership.connection._memberships[room.name]
-        room.live.pop(membership, None)
+        room.part(membership)
         self._end_replay(membership)
         self._node.hub.close(room)
 
@@ -243,3 +259,9 @@ class Entering:
         if membership.replay is not None:
             membership.replay.release()
             membership.replay = None
+
+
+def _newest_for(room: Room, outcome: Outcome) -> newest.Newest | None:
+    """What who joins is sent at once: where it has no position, and gets no state."""
+    joins = outcome.recovered is None and outcome.reason is None
+    return room.newest if joins and room.frozen is None else None

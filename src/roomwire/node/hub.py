@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.lowlevel
+
 from roomwire.core.errors import Unavailable
 from roomwire.core.notices import Notice, RoomState
 from roomwire.core.orders import ORDERS
@@ -18,7 +21,9 @@ from roomwire.core.positions import Position
 from roomwire.core.publication import InvalidBody, read_body
 from roomwire.core.tail import Entry, Need, RoomTail
 from roomwire.node.chores import Chores
+from roomwire.node.conflated import ConflatedRoom
 from roomwire.node.healing import Healing
+from roomwire.node.newest import Newest
 from roomwire.node.rooms import Membership, Room
 
 if TYPE_CHECKING:
@@ -82,7 +87,7 @@ class Hub:
         """
         room = self.rooms.get(name)
         if room is None:
-            room = self.rooms[name] = Room(name, self._node.policy_of(name))
+            room = self.rooms[name] = self._make(name)
         room.users += 1
         if room.tail is None:
             try:
@@ -91,6 +96,24 @@ class Hub:
                 self.close(room)
                 raise
         return room
+
+    def _make(self, name: str) -> Room:
+        node, policy = self._node, self._node.policy_of(name)
+        room = (
+            ConflatedRoom(name, policy, node.limits, node.runtime.now, self._wake_later)
+            if policy.conflates
+            else Room(name, policy)
+        )
+        room.newest = Newest(policy) if policy.latest else None
+        return room
+
+    def _wake_later(self, room: ConflatedRoom, delay: float) -> None:
+        self._node.runtime.spawn(self._wake, room, delay)
+
+    async def _wake(self, room: ConflatedRoom, delay: float) -> None:
+        await anyio.sleep(delay)
+        room.woke()
+        self._mark(room)
 
     async def _subscribe(self, room: Room) -> None:
         async with room.lock:
@@ -229,11 +252,15 @@ class Hub:
             self._node.control.told(body)
             return
         try:
-            room.accept(read_body(room.name, body, position))
+            publication = read_body(room.name, body, position)
         except InvalidBody as error:
             self.dropped += 1
             if self.dropped == 1:
                 logger.error("a body from the backplane was dropped: %s", error)
+            return
+        if room.newest is not None:
+            room.newest.take(publication, self._node.runtime.now())
+        room.accept(publication)
 
     # --- the fan-out
 
@@ -263,6 +290,14 @@ class Hub:
                 if room.has_work:
                     self._dirty[room] = None
         self._ask_flush()
+
+    async def release(self) -> None:
+        """Bring to the members what waits for a later time: the node is about to end."""
+        rooms = [room for room in self.rooms.values() if room.release()]
+        for room in rooms:
+            self._mark(room)
+        while any(room.has_work for room in rooms):
+            await anyio.lowlevel.checkpoint()
 
     def tell(
         self, room: Room, members: list[Membership], notices: Sequence[Notice], then: Callable[[], None] | None = None

@@ -32,6 +32,7 @@ from roomwire.node.turns import Events, Telling, Turn
 
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
+    from roomwire.node.newest import Newest
     from roomwire.node.presence import Told
     from roomwire.protocols.contract import WireProtocol
     from roomwire.transports.contract import Framing, Link
@@ -118,6 +119,7 @@ class Room:
         outdated: whether that changed again while they are being told.
         roster: who is there, until a change is heard of.
         changes: how many of them were heard of.
+        newest: what who joins is sent at once, where the policy says so.
         lock: held while subscribing and unsubscribing.
     """
 
@@ -134,6 +136,7 @@ class Room:
         "live",
         "lock",
         "name",
+        "newest",
         "outdated",
         "policy",
         "recovery",
@@ -161,6 +164,7 @@ class Room:
         self.outdated = False
         self.roster: Roster | None = None
         self.changes = 0
+        self.newest: Newest | None = None
         self.lock = anyio.Lock()
         self._pending: list[Publication] = []
         self._pending_bytes = 0
@@ -213,6 +217,19 @@ class Room:
             self._turns.append(Events(list(self.live), self._pending, self._pending_bytes))
             self._drop_pending()
 
+    def release(self) -> bool:
+        """Have `flush` send what waits for a later time; False where nothing does."""
+        return False
+
+    def admit(self, membership: Membership) -> None:
+        """A member goes live: it has all that came so far."""
+        self.seal()
+        self.live[membership] = None
+
+    def part(self, membership: Membership) -> None:
+        """A member has left."""
+        self.live.pop(membership, None)
+
     def skip(self, membership: Membership) -> None:
         """A live member has all that came so far: it was given the state, and what followed on it."""
         self.seal()
@@ -264,6 +281,7 @@ class Room:
         """No event goes out until `thaw`; those on their way are forgotten, since the new state has them."""
         self._turns = deque(turn for turn in self._turns if not turn.moves)
         self._drop_pending()
+        self._forget_newest()
         self.frozen = Freeze(reason)
         return self.frozen
 
@@ -283,6 +301,11 @@ class Room:
         self.frozen = None
         self._turns.clear()
         self._drop_pending()
+        self._forget_newest()
+
+    def _forget_newest(self) -> None:
+        if self.newest is not None:
+            self.newest.clear()
 
     def _drop_pending(self) -> None:
         self._pending = []

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from roomwire.core.notices import Notice
-from roomwire.core.publication import Publication
+from roomwire.core.positions import Position
+from roomwire.core.publication import InvalidBody, Publication, read_body
+from roomwire.core.tail import Entry
 
 if TYPE_CHECKING:
     from roomwire.node.rooms import Kind, Membership
     from roomwire.protocols.contract import Message, WireProtocol
 
-__all__ = ["WRITE_BYTES", "Events", "Telling", "Turn", "messages_of"]
+__all__ = ["WRITE_BYTES", "Events", "Telling", "Turn", "encode", "messages_of", "publications_of"]
 
 logger = logging.getLogger("roomwire")
 
@@ -122,7 +125,7 @@ class Events(Turn):
         assert kind is not None
         block = self._blocks.get(kind)
         if block is None:
-            block = self._blocks[kind] = _encode(self._publications, kind)
+            block = self._blocks[kind] = encode(self._publications, kind)
         return block
 
     def _write_partly(self, membership: Membership) -> bool:
@@ -135,7 +138,7 @@ class Events(Turn):
             membership.behind = self.last.excludes(user, client)
         kind, link = membership.kind, membership.link
         if publications and link is not None and kind is not None:
-            link.write(_encode(publications, kind), len(publications))
+            link.write(encode(publications, kind), len(publications))
         return True
 
 
@@ -208,6 +211,16 @@ def messages_of(publications: Iterable[Publication], protocol: WireProtocol) -> 
     return messages
 
 
-def _encode(publications: list[Publication], kind: Kind) -> Any:
+def encode(publications: Sequence[Publication], kind: Kind) -> Any:
+    """Publications as one block of a kind."""
     protocol, framing = kind
     return framing.block(messages_of(publications, protocol))
+
+
+def publications_of(room: str, entries: Iterable[Entry], epoch: str) -> list[Publication]:
+    """The publications of a room's entries; what cannot be read was counted when it came."""
+    publications: list[Publication] = []
+    for entry in entries:
+        with suppress(InvalidBody):
+            publications.append(read_body(room, entry.body, Position(epoch, entry.offset)))
+    return publications
