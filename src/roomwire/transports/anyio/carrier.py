@@ -1,19 +1,5 @@
 """Carrier: one socket's way through the handshake, the WebSocket, and its end. Shared by both shells.
-
-    HEAD      the head of a request is read           the head, whole: DECIDING; answered without a decision: ENDING
-    DECIDING  the node decides, nothing is read       admitted: OPEN; refused: ENDING
-    OPEN      messages                                our close frame: CLOSING; the peer's, or its error: ENDING
-    CLOSING   our close frame is out, and the peer's  it came: ENDING
-              is awaited
-    ENDING    all is said and our half is shut down;  the peer has closed, or its time is up: CLOSED
-              what still comes is dropped
-    CLOSED    the link has ended; every phase may come here
-
-An event stream is a response that goes on while OPEN, and its last bytes are the end of it: it knows no CLOSING.
-
-Why ENDING: to close a socket while the peer still sends resets the link, and a reset takes our last words
-with it (RFC 9112 section 9.6). Nothing is written after a close frame (RFC 6455 section 5.5.1), whoever calls
-`write`: it does nothing but while OPEN.
+Its phases, and what leads from one to the next, are in `roomwire.transports.anyio.phases`.
 
 A shell gives it bytes and the end of the link (`receive`, `lost`, `_now_blocked`, `_now_writable`), and offers
 what stands under "what a shell offers" here and in `roomwire.transports.anyio.outlet`. These calls,
@@ -24,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from roomwire.core.closing import CloseCode, Closing
@@ -40,9 +25,11 @@ from roomwire.transports.anyio.framing import PLAIN, UnframedFraming, framing_fo
 from roomwire.transports.anyio.opening import FAILED, FULL, TOO_LATE, TOO_LONG, Opening
 from roomwire.transports.anyio.outlet import ENDED, Outlet
 from roomwire.transports.anyio.peers import Peer
+from roomwire.transports.anyio.phases import Phase
 from roomwire.transports.contract import Admission, Framing, Receiver
 
 if TYPE_CHECKING:
+    from roomwire.transports.anyio.serving import Serving
     from roomwire.transports.anyio.transport import AnyioTransport
 
 __all__ = ["LINGER", "Carrier", "Phase"]
@@ -53,21 +40,10 @@ _SLICE = 4096
 LINGER = 1.0
 """Seconds in which a peer may read our last words before the link is cut."""
 
-
-class Phase(Enum):
-    """Where a socket is; the module's docstring has the table."""
-
-    HEAD = "head"
-    DECIDING = "deciding"
-    OPEN = "open"
-    CLOSING = "closing"
-    ENDING = "ending"
-    CLOSED = "closed"
-
-
 # For what is asked at every read and write; see `roomwire.core.frames`.
 _OPEN = Phase.OPEN
 _CLOSING = Phase.CLOSING
+_REQUESTS = (Phase.HEAD, Phase.SERVING)
 
 
 class Carrier(Outlet):
@@ -107,7 +83,7 @@ class Carrier(Outlet):
         self.sent = 0
         self.framing: Framing = PLAIN
         self.wheel_slot = 0
-        self._opening: Opening | None = Opening(transport, self, peer.host)
+        self._opening: Opening | Serving | None = Opening(transport, self, peer.host)
         self._ws: WebSocket | None = None
         self._receiver: Receiver | None = None
         self._lost = False
@@ -145,7 +121,7 @@ class Carrier(Outlet):
         """Bytes came."""
         try:
             if self._ws is None:
-                if self.phase is Phase.HEAD and self._opening is not None:
+                if self._opening is not None and self.phase in _REQUESTS:
                     self._opening.receive(data)
                 elif self.phase is _OPEN and self._receiver is not None:
                     self._receiver.received((), 0, len(data))
@@ -221,11 +197,13 @@ class Carrier(Outlet):
         """The link has ended."""
         self._fd = ENDED
         self.phase = Phase.CLOSED
-        self._opening = None
+        opening, self._opening = self._opening, None
         self._outbox = None
         self._host.wheel.disarm(self)
         self._transport.gone(self)
         try:
+            if opening is not None:
+                opening.lost()
             cause = self._cause or cause
             if self._ws is not None:
                 self._report(self._ws.receive_eof(), cause)
@@ -247,6 +225,8 @@ class Carrier(Outlet):
     def enter(self) -> None:
         """Its turn at the door has come: read the request."""
         self.resume_reading()
+        if self.phase is Phase.SERVING and self._opening is not None:
+            self._opening.enter()
 
     def turn_away(self) -> None:
         """There is no place at the door: refuse without reading a byte."""
@@ -300,10 +280,15 @@ class Carrier(Outlet):
     def answer(self, data: bytes, *, peer_is_done: bool = True) -> None:
         """The whole HTTP response; `peer_is_done` where no more of the request can come."""
         self._transport.door.leave(self)
+        self._put(data)
+        self.conclude(peer_is_done=peer_is_done)
+
+    def conclude(self, *, peer_is_done: bool = True) -> None:
+        """The HTTP response is with the kernel, or on its way, and the connection ends with it."""
         self._opening = None
         self._peer_is_done = peer_is_done
-        self.phase = Phase.ENDING
-        self._put(data)
+        if self._fd != ENDED:
+            self.phase = Phase.ENDING
         self._finish()
 
     # --- bytes go out
@@ -440,7 +425,9 @@ class Carrier(Outlet):
 
     def _expire_unopened(self) -> None:
         self._deadline = math.inf
-        if self.phase is Phase.HEAD:
+        if self.phase is Phase.SERVING and self._opening is not None:
+            self._opening.expire(self._host.runtime.now())
+        elif self.phase is Phase.HEAD:
             self.refuse(None, TOO_LATE)
         elif self.phase is Phase.DECIDING and self._opening is not None:
             self._opening.give_up()

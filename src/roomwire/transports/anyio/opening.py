@@ -20,6 +20,7 @@ from roomwire.core.request import RequestHead
 from roomwire.transports.anyio.accepting import limit_silence
 from roomwire.transports.anyio.framing import CHUNKED, UNFRAMED
 from roomwire.transports.anyio.peers import group_of
+from roomwire.transports.anyio.serving import serve
 from roomwire.transports.anyio.uploading import Uploading
 from roomwire.transports.contract import Admission, HttpResponse
 
@@ -49,12 +50,13 @@ class Opening:
         host: the peer's address without the port, empty for a Unix socket.
     """
 
-    __slots__ = ("_cancel", "_carrier", "_host", "_parser", "_transport", "_uploading")
+    __slots__ = ("_cancel", "_carrier", "_host", "_name", "_parser", "_transport", "_uploading")
 
     def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
         self._transport = transport
         self._carrier = carrier
         self._host = host
+        self._name = carrier.peer  # a forwarded request has another one
         self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
         self._cancel: Callable[[], object] | None = None
         self._uploading: Uploading | None = None
@@ -108,6 +110,15 @@ class Opening:
         deflate = negotiate_deflate(upgrade.extensions) if self._transport.options.compression else None
         begin = partial(self._begin_socket, upgrade.key, subprotocol, deflate)
         self._have_decided(head, partial(host.admit, head, subprotocol), begin, trailing)
+
+    def lost(self) -> None:
+        """The link has ended; who decides finds out."""
+
+    def enter(self) -> None:
+        """Its turn at the door has come; what it reads comes by `receive`."""
+
+    def expire(self, now: float) -> None:
+        """Its deadline is its carrier's."""
 
     def give_up(self) -> None:
         """The decision takes too long: whoever makes it is to stop."""
@@ -165,10 +176,15 @@ class Opening:
 
     def _answer(self, head: RequestHead) -> None:
         """A plain HTTP request."""
-        response = self._transport.host.respond(head) if head.method in ("GET", "HEAD") else None
-        if response is None:
+        host = self._transport.host
+        response = host.respond(head) if head.method in ("GET", "HEAD") else None
+        if response is not None:
+            self._respond(head, response)
+        elif host.fallback is None or "websocket" in map(str.lower, head.header_items(b"upgrade")):
             raise HandshakeRefused(Refusal(404, "not_found", "nothing is here"))
-        self._respond(head, response)
+        else:
+            origin = (self._name, self._host)
+            serve(self._transport, self._carrier, host.fallback, head, origin, self._parser.trailing, Opening)
 
     def _respond(self, head: RequestHead, response: HttpResponse) -> None:
         data = http_response(

@@ -20,6 +20,7 @@ from roomwire.transports.anyio.listeners import Listeners
 from roomwire.transports.anyio.opening import FULL
 from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.portable import serve_portably
+from roomwire.transports.anyio.serving import Serving
 from roomwire.transports.contract import Capabilities, Host, ListenOptions
 
 __all__ = ["AnyioTransport"]
@@ -41,6 +42,7 @@ class AnyioTransport:
         secure: whether TLS is spoken.
         proxies: who is believed about a client's address.
         carriers: the sockets that are open.
+        kept: those of them that wait for a further request, the oldest first.
         host: the node, while serving.
         door: where new sockets wait, while serving.
 
@@ -55,6 +57,7 @@ class AnyioTransport:
         self.secure = self.options.ssl is not None
         self.proxies = Proxies(self.options.forwarded_allow_ips)
         self.carriers: set[Carrier] = set()
+        self.kept: dict[Serving, None] = {}
         self.host: Host
         self.door: Door
         self._listeners: Listeners | None = None
@@ -65,7 +68,7 @@ class AnyioTransport:
     @property
     def capabilities(self) -> Capabilities:
         """See `roomwire.transports.contract.Transport`."""
-        return Capabilities(writes_directly=not self.secure, takes_over=True)
+        return Capabilities(writes_directly=not self.secure, takes_over=True, serves_fallback=True)
 
     @property
     def pending(self) -> int:
@@ -125,6 +128,8 @@ class AnyioTransport:
         for server in self._servers:
             server.close()
         self._servers = []
+        for serving in list(self.kept):
+            serving.close_kept()
         if self._handover is not None:
             self._handover.close()
         if self._listeners is not None:
