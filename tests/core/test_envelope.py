@@ -24,6 +24,7 @@ from roomwire.core.envelope import (
     parse,
     parse_binary,
     quote,
+    read_common,
 )
 from roomwire.core.errors import InvalidMessage
 from roomwire.core.events import is_event_name
@@ -62,6 +63,22 @@ class TestFields:
     @pytest.mark.parametrize("text", ['{"event":"e"}', '{ "event" : "e" }', '\t{\n"event"\r:"e"} '])
     def test_only_the_event_is_required(self, text: str) -> None:
         assert parse(text) == Envelope("e", None, None, "null", None)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"event":"e","room":"r","id":"i","data":[1]}',
+            '{"event":"e","id":"i","room":"r","data":[1]}',
+            '{"event": "e", "id": "i", "room": "r", "data": [1]}',
+        ],
+    )
+    def test_the_usual_orders_of_the_fields_take_the_short_way(self, text: str) -> None:
+        assert read_common(text) == ("e", "r", "i", "[1]", [1])
+
+    def test_an_id_on_both_sides_of_the_room_stands_there_twice(self) -> None:
+        text = '{"event":"e","id":"i","room":"r","id":"i","data":1}'
+        assert read_common(text) is None
+        assert refusal(text).message == "the field id stands there twice"
 
     @both
     def test_data_is_kept_as_it_was_written(self, template: str) -> None:

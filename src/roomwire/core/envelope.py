@@ -47,10 +47,11 @@ BINARY_HEADER_MAX = 4096
 _FIELDS = frozenset({"event", "data", "id", "room"})
 _ID = re.compile(r"[ -~]{1,64}", re.ASCII)
 
-# Event, room, id and data in the order of our own clients, with at most one blank after a colon or a
-# comma. No string that it takes holds an escape, so that each is its own value.
+# Event, room, id and data in the order of our own clients, or the id before the room, with at most one blank
+# after a colon or a comma. No string that it takes holds an escape, so that each is its own value.
 _COMMON_HEAD = re.compile(
     r'\{"event": ?"([A-Za-z0-9._:\-]{1,128})"'
+    r'(?:, ?"id": ?"([ !#-\[\]-~]{1,64})")?'
     r'(?:, ?"room": ?"([^"\\\x00-\x1f\x7f-\x9f]{1,128})")?'
     r'(?:, ?"id": ?"([ !#-\[\]-~]{1,64})")?'
     r'(?:, ?"data": ?|(\})\Z)'
@@ -150,9 +151,13 @@ def read_common(text: str) -> tuple[str, str | None, str | None, str, object] | 
     head = _COMMON_HEAD.match(text)
     if head is None:
         return None
-    event, room, id_, end_of_object = head.groups()
+    event, early_id, room, id_, end_of_object = head.groups()
     if room is not None and not room.isascii() and not is_room_name(room):
         return None
+    if early_id is not None:
+        if id_ is not None:
+            return None  # twice
+        id_ = early_id
     if end_of_object:
         return event, room, id_, "null", None
     start = head.end()
