@@ -50,6 +50,8 @@ RULES = Rules(
         "runtime": Layer.of("core", lazily="transports.contract"),
         # Adapters are found by name: imported by `importlib`, never by a statement.
         "plugins": Layer.of(f"core config {CONTRACTS}"),
+        # What import strings of the configuration name.
+        "importing": Layer.of("core config"),
         # The node knows adapters by their contracts, and the user's declarations by the core's types.
         "node": Layer.of(f"core node config runtime plugins logs {CONTRACTS}", lazily="app"),
         # The user's door.
@@ -63,7 +65,9 @@ RULES = Rules(
         # What a node counts, for Prometheus: imported where metrics are on.
         "metrics": Layer.of("core metrics node config plugins transports.contract"),
         # From settings to a serving node.
-        "serving": Layer.of(f"core app node config plugins runtime logs auth.origin {CONTRACTS}", lazily="metrics"),
+        "serving": Layer.of(
+            f"core app node config plugins importing runtime logs auth.origin {CONTRACTS}", lazily="metrics"
+        ),
         # On top.
         "testing": Layer.of(
             f"core testing app node client publisher config plugins runtime logs serving backplanes {CONTRACTS}",
@@ -73,7 +77,8 @@ RULES = Rules(
         "bench": Layer.of("core bench"),
         "bench.app": Layer.of("app node"),
         "cli": Layer.of(
-            f"core cli bench app node client publisher config plugins runtime logs serving testing {CONTRACTS}",
+            "core cli bench app node client publisher config plugins importing runtime logs serving testing "
+            f"{CONTRACTS}",
             lazily="auth backplanes transports.anyio.listeners",
         ),
     },

@@ -17,6 +17,7 @@ from roomwire.auth.origin import OriginPolicy
 from roomwire.config import Loaded, Settings
 from roomwire.config.settings import joins_nothing
 from roomwire.core.errors import ConfigError
+from roomwire.importing import load_fallback
 from roomwire.node.node import Node, Page
 from roomwire.transports.contract import HttpResponse, Transport
 
@@ -66,6 +67,8 @@ def build_node(
         drain_timeout=server.drain_timeout,
         reconnect_spread=server.reconnect_spread,
     )
+    if server.fallback is not None:
+        _add_fallback(node, settings, loaded)
     if settings.api.keys:
         from roomwire.node.api import PublishApi
 
@@ -75,6 +78,19 @@ def build_node(
 
         attach(node, settings.metrics, one_of_many=server.workers > 1)
     return node
+
+
+def _add_fallback(node: Node, settings: Settings, loaded: Loaded | None) -> None:
+    from roomwire.node.fallback import Fallback
+
+    if not node.transport.capabilities.serves_fallback:
+        where = "server.fallback" if loaded is None else loaded.where("server", "fallback")
+        raise ConfigError(
+            f"{where}: this transport answers nothing but the node's own requests, so nothing would reach it; an ASGI"
+            " host serves your application, which mounts app.asgi: leave this key out there"
+        )
+    node.fallback = Fallback(node, load_fallback(settings, loaded))
+    node.beside.append(node.fallback.lifespan)
 
 
 async def serve(

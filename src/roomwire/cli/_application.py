@@ -1,16 +1,13 @@
-"""Import strings: ``module:attribute``, and what to say when one leads nowhere."""
+"""The application that an import string names, and where its modules are."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-import traceback
 from pathlib import Path
-from typing import Any
 
 from roomwire.app import App
-from roomwire.config import nearest
 from roomwire.core.errors import ConfigError
+from roomwire.importing import import_object, told
 
 __all__ = ["directory_of", "load_app", "put_on_path", "told"]
 
@@ -28,10 +25,9 @@ def load_app(target: str | None, *, app_dir: Path, factory: bool = False) -> App
     """
     if target is None:
         raise ConfigError("no application: name it as module:attribute, such as chat:app, or set app in roomwire.toml")
-    module_name, separator, attribute = target.partition(":")
-    if not separator or not module_name or not attribute:
-        raise ConfigError(f'app: expected "module:attribute", such as "chat:app", found "{target}"')
-    found = _attribute(_module(target, module_name, app_dir), target, module_name, attribute)
+    put_on_path(app_dir)
+    found = import_object("app", target, folder=app_dir.resolve(), wanted=lambda value: isinstance(value, App))
+    attribute = target.partition(":")[2]
     if factory:
         if not callable(found) or isinstance(found, App):
             raise ConfigError(f'app "{target}": {attribute} is no function: leave out --factory')
@@ -56,43 +52,3 @@ def directory_of(target: str) -> Path | None:
     """The folder of an application's module, once it is imported."""
     file = getattr(sys.modules.get(target.partition(":")[0]), "__file__", None)
     return Path(file).parent if file else None
-
-
-def _module(target: str, name: str, app_dir: Path) -> Any:
-    put_on_path(app_dir)
-    directory = str(app_dir.resolve())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name != missing and not name.startswith(missing + "."):
-            raise ConfigError(f'app "{target}": importing {name} failed: {told(error)}') from error
-        modules = [path.stem for path in Path(directory).glob("*.py")]
-        hint = nearest(missing, modules) if "." not in missing else ""
-        raise ConfigError(f'app "{target}": there is no module {missing} in {directory}{hint}') from error
-    except Exception as error:
-        raise ConfigError(f'app "{target}": importing {name} failed: {told(error)}') from error
-
-
-def _attribute(module: Any, target: str, module_name: str, attribute: str) -> Any:
-    found = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            apps = [name for name, value in vars(module).items() if isinstance(value, App)]
-            hint = nearest(part, apps) if found is module else ""
-            raise ConfigError(f'app "{target}": the module {module_name} has no attribute {part}{hint}')
-        found = getattr(found, part)
-    return found
-
-
-def told(error: BaseException) -> str:
-    """An exception of the application's, with the line that raised it."""
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def _is_foreign(filename: str) -> bool:
-    return not filename.startswith("<") and Path(__file__).parents[1] not in Path(filename).parents
