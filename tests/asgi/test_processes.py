@@ -11,7 +11,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.asgi.processes import COMMANDS, HostProcess
 from tests.asgi.support import says
-from tests.server.live import TIMEOUT, Client
+from tests.server.live import TIMEOUT, Client, make_token
+from tests.server.streaming import Stream, ask
 
 HOSTS = list(COMMANDS)
 
@@ -30,14 +31,18 @@ def test_the_life_of_a_host(name: str, hosts: dict[str, HostProcess]) -> None:
     ann, bob, eve = (host.connect(user, way) for user, way in (("ann", "query"), ("bob", "header"), ("eve", "bearer")))
     for client in (ann, bob, eve):
         assert client.receive()["event"] == "session.welcome"
+    viewer = view(host)
     ann.request("message.send", {"content": "hello"}, room="chat:general")
     for client in (bob, eve):
         assert client.receive()["data"] == {"from": "ann", "content": "hello"}
+    assert viewer.until("message.new")["data"] == {"from": "ann", "content": "hello"}
     check_refusal(host, name)
     # The node cannot end before this is handled.
     eve.send("keep")
+    eve.receive_until("kept")
     host.terminate()
     check_end(name, bob)
+    check_end_of_stream(viewer)
     check_connect_while_it_drains(host, name)
     host.release()
     assert str(host.process.wait(TIMEOUT)) == (
@@ -69,6 +74,21 @@ def check_end(name: str, client: Client) -> None:
         assert says("told to come back, before the host closes", name) == "yes"
 
 
+def view(host: HostProcess) -> Stream:
+    host.tokens.append(make_token("viewer"))
+    stream = ask(host.port, f"room=chat:general&token={host.tokens[-1]}")
+    assert stream.status == 200
+    return stream
+
+
+def check_end_of_stream(viewer: Stream) -> None:
+    """The same, and the response is whole."""
+    *_, last = viewer.rest()
+    assert (last.event, json.loads(last.data)["data"]["code"]) == ("session.closing", 1012)
+    assert viewer.reader.retry is not None and 1000 <= viewer.reader.retry <= 6000
+    viewer.close()
+
+
 def check_connect_while_it_drains(host: HostProcess, name: str) -> None:
     if name == "hypercorn-worker":
         return  # its parent still has the socket, and nobody accepts: who connects waits for the next process
@@ -76,6 +96,11 @@ def check_connect_while_it_drains(host: HostProcess, name: str) -> None:
         host.connect("late")
     assert str(caught.value.response.status_code) == says("who connects during a drain gets", name)
     assert caught.value.response.headers["Retry-After"]
+    # An event stream is told to ask again: a browser gives up for good on any other status.
+    late = ask(host.port, "room=chat:general")
+    told = "200 and `retry:`" if late.status == 200 and late.body().startswith(b"retry: ") else str(late.status)
+    assert told == says("who asks for a stream during a drain gets", name)
+    late.close()
 
 
 def check_output(host: HostProcess, name: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from tests.core.streams import Event, Reader
 from tests.server.live import TIMEOUT, LiveServer, make_token
 
-__all__ = ["Stream", "Viewers"]
+__all__ = ["Stream", "Viewers", "ask"]
 
 
 class Stream:
@@ -89,6 +89,24 @@ class Stream:
         self._connection.close()
 
 
+def ask(
+    port: int,
+    query: str = "room=chat:general",
+    *,
+    method: str = "GET",
+    path: str = "/sse",
+    headers: Mapping[str, str] | None = None,
+) -> Stream:
+    """Any request, and its answer, which is to be closed."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    try:
+        connection.request(method, f"{path}?{query}", headers={"Accept-Encoding": "gzip", **(headers or {})})
+        return Stream(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
 class Viewers:
     """Opens streams, and closes them at the end of the block."""
 
@@ -106,13 +124,10 @@ class Viewers:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Stream:
-        """Any request, and its answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
-        self._stack.callback(connection.close)
+        """Any request, and its answer; with a token of `user` unless another one is given, or an empty one."""
         token = make_token(user) if token is None else token
         given = {"Authorization": f"Bearer {token}"} if token else {}
-        connection.request(method, f"{path}?{query}", headers={**given, "Accept-Encoding": "gzip", **(headers or {})})
-        stream = Stream(connection)
+        stream = ask(self.server.port, query, method=method, path=path, headers={**given, **(headers or {})})
         self._stack.callback(stream.close)
         return stream
 

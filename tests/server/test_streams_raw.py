@@ -235,7 +235,8 @@ class TestSlowReaders:
         server.call(filled, carrier)
         server.advance(29.0)
         assert server.node.connections_of("stalled")
-        server.advance(2.0)
+        server.advance(2.0)  # it took some, before the kernels were full: the time begins anew
+        server.advance(31.0)
         assert not server.node.connections_of("stalled")
         server.advance(6.0)  # `limits.close_timeout`: it does not read the end either
         until(server, lambda: not carriers(server))

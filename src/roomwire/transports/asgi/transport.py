@@ -50,6 +50,7 @@ class AsgiTransport:
     def __init__(self, options: ListenOptions | None = None) -> None:
         self._listens = options is not None
         self._host: Host | None = None
+        self._last: Host | None = None  # the same, and still there when it has ended
         self._scribe: Scribe | None = None
         self._links: set[AsgiLink] = set()
         self._closed = anyio.Event()
@@ -71,7 +72,7 @@ class AsgiTransport:
                 'server.transport: "asgi" does not listen by itself: a host serves it, such as'
                 ' `uvicorn chat:app.asgi`; set "anyio" for `roomwire run`'
             )
-        self._host = host
+        self._host = self._last = host
         self._scribe = Scribe(host.runtime)
         try:
             ready([])
@@ -181,14 +182,15 @@ class AsgiTransport:
     async def _serve_http(self, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         host = self._host
         try:
-            if host is None:
-                raise HandshakeRefused(_NOT_SERVING)
-            if host.path_is_stream(head.path):
-                decided = await self._admit_stream(host, head)
+            if self._last is not None and self._last.path_is_stream(head.path):
+                # One that has ended decides as one that is about to: come back.
+                decided = await self._admit_stream(self._last, head)
                 if isinstance(decided, Admission):
-                    await self._serve_stream(host, head, decided, receive, send)
+                    await self._serve_stream(self._last, head, decided, receive, send)
                     return
                 response = decided
+            elif host is None:
+                raise HandshakeRefused(_NOT_SERVING)
             else:
                 response = await self._answer(host, head, receive)
         except HandshakeRefused as refused:
