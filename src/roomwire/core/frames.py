@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from struct import Struct
 from typing import Protocol, TypeAlias
 
 from roomwire.core.errors import LocalError
@@ -44,6 +45,7 @@ _MASK = 0x80
 _TEXT = 0x81
 _BINARY = 0x82
 _from_bytes = int.from_bytes
+_LONG = Struct(">BBH").pack
 
 
 class Role(Enum):
@@ -106,8 +108,11 @@ def _header(first: int, length: int, mask: int = 0) -> bytes:
     if length < 126:
         return bytes((first, mask | length))
     if length < 0x10000:
-        return bytes((first, mask | 126, length >> 8, length & 0xFF))
+        return _LONG(first, mask | 126, length)
     return bytes((first, mask | 127)) + length.to_bytes(8, "big")
+
+
+_SHORT_TEXT = [_header(_TEXT, length) for length in range(126)]
 
 
 def build_frame(opcode: Opcode, payload: bytes, *, fin: bool = True, rsv1: bool = False) -> bytes:
@@ -138,7 +143,8 @@ def text_frame(payload: str | bytes) -> bytes:
             payload = payload.encode()
         except UnicodeEncodeError:
             raise LocalError("a text message cannot hold a lone surrogate") from None
-    return _header(_TEXT, len(payload)) + payload
+    length = len(payload)
+    return (_SHORT_TEXT[length] if length < 126 else _header(_TEXT, length)) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:

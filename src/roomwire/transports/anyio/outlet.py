@@ -93,14 +93,20 @@ class Outlet:
             return
         try:
             sent = os.write(fd, block)
-        except BlockingIOError:
-            sent = 0
         except OSError as error:
-            self._broke(error)
+            self._not_taken(error, block, counted=counted)
             return
         if sent != len(block):
             self._counted = counted
             self._hand_over(block[sent:])
+
+    def _not_taken(self, error: OSError, block: bytes, *, counted: bool) -> None:
+        """The kernel took nothing of a block."""
+        if isinstance(error, BlockingIOError):
+            self._counted = counted
+            self._hand_over(block)
+        else:
+            self._broke(error)
 
     def _queue(self, block: bytes, messages: int, *, counted: bool) -> None:
         if self._fd == ENDED:
