@@ -15,6 +15,7 @@ from roomwire.core.positions import Position
 from roomwire.core.publication import Publication, read_body, write_body
 from roomwire.protocols.native import NativeProtocol
 from tests.fuzz.mutation import mutator
+from tests.fuzz.streaming import check_event
 from tests.server.chat import make_app
 from tests.server.live import make_node
 
@@ -45,6 +46,7 @@ def open_body() -> Iterator[Reader]:
         assert isinstance(message, bytes) is found.binary
         block = message if isinstance(message, bytes) else message.encode()
         assert found.data in block
+        check_event(found)
         again = write_body(
             found.event,
             found.data,

@@ -8,7 +8,7 @@ from roomwire.core.api import InvalidRequest
 from roomwire.core.errors import ConfigError, HandshakeRefused, InvalidCursor, InvalidMessage, RemoteError
 from roomwire.core.handshake import HandshakeRejected, InvalidHandshake
 from roomwire.core.publication import InvalidBody
-from tests.fuzz import backplane, frames, live, parsers, publishing
+from tests.fuzz import backplane, frames, live, parsers, publishing, streaming
 from tests.fuzz.harness import Target
 
 __all__ = ["TARGETS", "plan"]
@@ -64,6 +64,14 @@ _ALL = [
         parsers.make_cursor,
         parsers.open_cursor,
         {InvalidCursor: "the request is answered with 400"},
+    ),
+    Target(
+        "stream",
+        "the request for an event stream, by its query and Last-Event-ID",
+        3,
+        streaming.make_stream,
+        streaming.open_stream,
+        {HandshakeRefused: "the request is answered with the HTTP response that it holds"},
     ),
     Target(
         "configuration",
