@@ -22,8 +22,10 @@ JS := $(wildcard tests/js/package.json)
 # pyright runs on the node that the tests use, instead of fetching one of its own.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Not a word about versions of MkDocs that pyproject.toml keeps out.
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo setup tools lint ruff mypy pyright test bench cluster fuzz autobahn build clean
+.PHONY: help demo setup tools lint ruff mypy pyright test bench cluster fuzz autobahn docs docs-serve build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -41,9 +43,14 @@ $(STAMPS)/package: pyproject.toml $(STAMPS)/venv
 	@$(PIP) install --editable '.[all]'
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/package
+$(STAMPS)/docs: $(STAMPS)/package
+	@echo "installing MkDocs"
+	@$(PIP) install --editable '.[all,docs]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/docs
 	@echo "installing the test and lint dependencies"
-	@$(PIP) install --editable '.[all]' --group dev
+	@$(PIP) install --editable '.[all,docs]' --group dev
 	@touch $@
 
 $(STAMPS)/tools: scripts/tools.sh $(STAMPS)/dev
@@ -104,11 +111,19 @@ fuzz: setup
 autobahn: $(STAMPS)/dev
 	@$(BIN)/python scripts/autobahn.py $(SET) $(ARGS)
 
+## make docs    the documentation as a site in site/; any warning is an error
+docs: $(STAMPS)/docs
+	@$(BIN)/mkdocs build --quiet --strict && echo "site/index.html"
+
+## make docs-serve   the same on 127.0.0.1:$PORT, made anew when a page changes
+docs-serve: $(STAMPS)/docs
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(PORT)
+
 ## make build   sdist and wheel in dist/
 build: $(STAMPS)/dev
 	@$(BIN)/python -m hatchling build
 
 ## make clean   all that the above has made
 clean:
-	rm -rf $(VENV) dist build tests/js/node_modules benchmarks/peers/socketio/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site tests/js/node_modules benchmarks/peers/socketio/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import SecretStr
 
 from roomwire import plugins
 from roomwire.cli import main as program
@@ -70,7 +71,9 @@ Sizes are bytes and times are seconds.
 
 SECTIONS: Mapping[str, str] = {
     "server": "Where a node listens, and how it stops.",
-    "backplane": "What joins the nodes. See [Backplanes](backplanes.md).",
+    "backplane": (
+        "What joins the nodes. See [Backplanes](backplanes.md), [Redis](../how-to/redis.md), [NATS](../how-to/nats.md)."
+    ),
     "auth": "Who connects. See [Authentication](../how-to/authentication.md).",
     "limits": "What a client may cost. See [Limits and back-pressure](../how-to/limits.md).",
     "rooms": (
@@ -81,6 +84,9 @@ SECTIONS: Mapping[str, str] = {
     "metrics": "For Prometheus. See [Monitor](../how-to/monitor.md).",
     "api": "Publishing over HTTP. See [Publish from elsewhere](../how-to/publish.md#over-http).",
 }
+
+OPTIONS: Mapping[str, plugins.Group] = {"backplane": plugins.BACKPLANES, "auth": plugins.AUTHENTICATORS}
+"""Sections whose table `options` is another one for each adapter."""
 
 COMMANDS = """\
 # The command line
@@ -130,8 +136,8 @@ def configuration() -> str:
                 ]
         else:
             parts.append(_table(properties, {}))
-        if name == "auth":
-            parts += _options_of(plugins.AUTHENTICATORS)
+        if name in OPTIONS:
+            parts += _options_of(OPTIONS[name])
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
@@ -139,9 +145,15 @@ def _options_of(group: plugins.Group) -> Iterator[str]:
     for plugin in plugins.plugins_of(group):
         if plugin.distribution != "built-in":
             continue
-        model = plugins.load_class(plugin).Options
+        model = getattr(plugins.load_class(plugin), "Options", None)
+        if model is None:
+            continue
         title = f'### `[{group.key[0]}.options]` of `type = "{plugin.name}"`'
-        yield f"{title}\n\n" + _table(model.model_json_schema()["properties"], _attributes(model))
+        properties = model.model_json_schema().get("properties", {})
+        for name, field in model.model_fields.items():
+            if isinstance(field.default, SecretStr):  # what every reader may know
+                properties[name]["default"] = field.default.get_secret_value()
+        yield f"{title}\n\n" + (_table(properties, _attributes(model)) if properties else "There are none.")
 
 
 def _groups_of_limits() -> dict[str, list[str]]:
@@ -159,8 +171,8 @@ def _groups_of_limits() -> dict[str, list[str]]:
 def _attributes(model: type) -> dict[str, str]:
     """What the section ``Attributes:`` of a class says of each."""
     section = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.M)
-    return {name: " ".join(text.split()) for name, text in entries}
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", section, re.M)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def _table(properties: Mapping[str, Any], descriptions: Mapping[str, str], keys: list[str] | None = None) -> str:

@@ -45,7 +45,8 @@ __all__ = [
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w-]*)[^\n`]*\n(?P<text>.*?)^ *(?P=fence)[ ]*$", re.M | re.S
 )
-_LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)|!\[[^\]\n]*\]\((?P<image>[^)\s]+)\)")
+# The text of a link may go on in the next line.
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|!\[[^\]]*\]\((?P<image>[^)\s]+)\)")
 _FILE = re.compile(r"(?:#|//|<!--) (?P<name>[\w./-]+\.\w+|\.env)(?: -->)?$")
 _AWAITING = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 

@@ -143,7 +143,7 @@ def command_faults(command: str) -> list[str]:
 
             return option_faults(command, main)
         case ["make"]:
-            return make_faults(command, re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+            return make_faults(command, re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
         case ["pip" | "uv"]:
             return install_faults(command, project["name"], project["optional-dependencies"])
         case _:
@@ -183,8 +183,8 @@ class TestTheReader:
         assert [block.file for block in blocks_of(page)] == ["app.py", None, None]
 
     def test_links_in_code_are_not_links(self) -> None:
-        page = "[a](b.md)\n`[c](d)`\n```\n[e](f)\n```\n![g](h.png)"
-        assert list(links_of(page)) == [(1, "b.md"), (6, "h.png")]
+        page = "[a](b.md)\n`[c](d)`\n```\n[e](f)\n```\n![g](h.png)\n[i\nj](k.md)"
+        assert list(links_of(page)) == [(1, "b.md"), (6, "h.png"), (7, "k.md")]
 
     def test_slugs(self) -> None:
         assert slugs_of("# One, two\n## `x` & y\n## Same\n## Same\n```\n# not\n```") == {

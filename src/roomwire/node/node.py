@@ -26,6 +26,7 @@ from roomwire.core.orders import ORDERS
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication, compose
+from roomwire.core.schema import EventSchema
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import journal, unread
@@ -77,7 +78,11 @@ class Node:
     Args:
         app: the application's declarations.
         limits: the limits.
-        backplane, authenticator, origin, transport, protocols: the adapters.
+        backplane: the adapter that joins nodes.
+        authenticator: the one that says who connects.
+        origin: which web pages may connect.
+        transport: the one that gets bytes in and out.
+        protocols: the wire protocols that may be negotiated.
         rooms: room policies by pattern.
         path: the WebSocket path.
         streams: the wire protocols of read-only event streams, by path.
@@ -356,7 +361,7 @@ class Node:
     async def publish(
         self,
         room: str,
-        event: str,
+        event: str | EventSchema[Any],
         data: object,
         *,
         exclude: str | None,
@@ -368,9 +373,11 @@ class Node:
         """Publish to a room, cluster-wide; returns when it is stored.
 
         Raises:
-            LocalError: the room or the event has no correct name; `EventTooLarge`.
+            LocalError: the room or the event has no correct name; `InvalidData`; `EventTooLarge`.
             Unavailable: the backplane did not store it, or may not have.
         """
+        if isinstance(event, str) and self.app.events:
+            event = self.app.events.find(event, room) or event
         publication, body = compose(
             room,
             event,

@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class NatsOptions(BaseModel):
     """Times are seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     servers: Annotated[list[str], Field(min_length=1)] = ["nats://127.0.0.1:4222"]
     """Any of a cluster's servers; the others are told by them. One string may name several, with commas."""
@@ -32,8 +32,11 @@ class NatsOptions(BaseModel):
     """Below this subject come the answers, where the permissions of the account demand another one."""
 
     user: str | None = None
+    """Who the node is to NATS; with `password`. Of `user`, `token`, `credentials` and `nkey_seed` one at most."""
     password: SecretStr | None = None
+    """The user's password."""
     token: SecretStr | None = None
+    """A token of the server's configuration."""
     credentials: Path | None = None
     """A ``.creds`` file: a user's JWT and its seed."""
     nkey_seed: Path | None = None
@@ -42,14 +45,18 @@ class NatsOptions(BaseModel):
     tls: bool = False
     """Whether a server without TLS is refused. It is, too, with ``tls://`` and with any of the files."""
     tls_ca: Path | None = None
+    """The authorities that are trusted, as a PEM file; those of the system by default."""
     tls_cert: Path | None = None
+    """The node's own certificate as a PEM file, where the server asks for one."""
     tls_key: Path | None = None
+    """Its private key as a PEM file."""
     tls_hostname: str | None = None
     """The name in the server's certificate, where it is not that of the URL."""
 
     replicas: Literal[1, 3, 5] = 1
     """Of each stream and bucket, when they are made."""
     storage: Literal["file", "memory"] = "file"
+    """Where streams are kept; in memory they are empty after a restart of NATS."""
     partitions: Annotated[int, Field(ge=1, le=64)] = 8
     """Streams for each history policy. They share its rooms; all nodes must say the same."""
 

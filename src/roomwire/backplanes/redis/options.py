@@ -101,7 +101,7 @@ class RedisOptions(BaseModel):
         url: ``redis://HOST:PORT/DB``, ``rediss://`` for TLS, ``unix:///PATH``,
             ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER`` or ``redis+cluster://HOST:PORT,HOST:PORT``; with
             ``rediss+`` these two use TLS. A user and a password may stand in it.
-        username: the user of Redis' ACL; before the one in the URL.
+        username: the user of Redis' access list; before the one in the URL.
         password: its password; before the one in the URL.
         sentinel_username, sentinel_password: where the Sentinels want some.
         ssl_cafile: the authorities that are trusted, as a PEM file; those of the system by default.
