@@ -55,7 +55,7 @@ class TestTheProtocol:
 
 TOLD: list[tuple[Notice, str, str]] = [
     (welcome(RoomStatus(P7)), "session.welcome", "E:7"),
-    (welcome(RoomStatus(P7, True)), "session.welcome", "E:7"),
+    (welcome(RoomStatus(P7, True)), "session.welcome", ""),
     (notices.Sent("e", None, b"1"), "e", ""),
     (notices.Sent("e", "r", b"1"), "e", ""),
     (notices.RoomState("r", P7, "epoch", b'{"a":1}'), "room.state", "E:7"),
@@ -102,6 +102,10 @@ class TestPositions:
     def test_nobody_resumes_behind_a_state_that_has_not_come(self, recovered: bool | None) -> None:
         """One who is cut off before the state would never get it."""
         assert sent(welcome(RoomStatus(P7, recovered, awaits_state=True))).id == ""
+
+    def test_nor_behind_a_replay(self) -> None:
+        """The position is that of its last event, and one who is cut off before them would never get them."""
+        assert sent(welcome(RoomStatus(P7, True))).id == ""
 
     def test_nor_from_nowhere(self) -> None:
         assert sent(welcome(RoomStatus(None, False, "unavailable"))).id == ""

@@ -161,6 +161,26 @@ class TestResuming:
         assert viewers.view(room, user, last_event_id=first).take("told", 3) == others
         assert viewers.view(room, user, since=others[1], last_event_id=first).take("told", 1) == others[2:]
 
+    def test_whoever_is_cut_off_anywhere_gets_the_rest(
+        self, server: LiveServer, viewers: Viewers, room: str, user: str
+    ) -> None:
+        """After the welcome, each event of a replay, and a live one: the last id that a client has is one from which
+        nothing is missing and nothing comes twice."""
+        first, *others = server.publish(4, room)
+        stream = viewers.view(room, user, since=first, client="cut-off-anywhere")
+        events = [stream.next() for _ in range(4)]
+        others += server.publish(1, room)
+        events.append(stream.next())
+        had, last = [], first
+        for event in events:
+            last = event.id or last
+            had += [event.id] if event.event == "told" else []
+            rest = [id_ for id_ in others if id_ not in had]
+            again = viewers.view(room, user, since=last, client="cut-off-anywhere")
+            again.next()
+            assert again.take("told", len(rest)) == rest
+        assert had == others
+
     def test_500_events(self, server: LiveServer, viewers: Viewers, room: str, user: str) -> None:
         first, *others = server.publish(501, room, "x" * 100)
         assert viewers.view(room, user, since=first).take("told", 500) == others

@@ -81,9 +81,10 @@ def _only(positions: Mapping[str, Position]) -> str | None:
 
 
 def _write_welcome(n: notices.Welcome) -> str:
-    # Where a state is to follow, a client that is cut off before must not resume behind it: its id is the state's.
-    standing = (s.position for s in n.rooms.values() if s.position is not None and not s.awaits_state)
-    id_ = next((str(position) for position in standing), None)
+    # What is still to come, a replay or a state, brings its own ids: a client that is cut off before it must not
+    # resume behind it. Until then it has the id that it came with, or none.
+    standing = [s.position for s in n.rooms.values() if s.recovered is None and not s.awaits_state]
+    id_ = next((str(position) for position in standing if position is not None), None)
     return write_event("session.welcome", _native(n), id=id_, retry=LEAST_RETRY + n.retry_after)
 
 
