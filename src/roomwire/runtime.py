@@ -1,7 +1,7 @@
 """The event loop as the node sees it: one interface, for asyncio's loops and for any other of anyio's.
 
 On asyncio (and uvloop) callbacks and tasks are the loop's own: `TaskGroup.start_soon` costs several
-times `create_task`. Tasks are held in one set and end with the runtime, which cancels and awaits them.
+times `create_task`. Tasks are held in one place and end with the runtime, which cancels and awaits them.
 Elsewhere a pump task runs the callbacks and a task group the tasks.
 
 A fault in a callback, or in a task that has no boundary of its own, is the node's own fault: it is
@@ -15,7 +15,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from itertools import count
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -37,7 +38,8 @@ class AsyncioRuntime:
         self.now = clock
         self._fault = fault
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._numbers = count()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `roomwire.transports.contract.Runtime`."""
@@ -55,18 +57,18 @@ class AsyncioRuntime:
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Callable[[], object]:
         """See `roomwire.transports.contract.Runtime`."""
-        task = self._loop.create_task(self._run(function, arguments))
-        self._tasks.add(task)
+        number = next(self._numbers)
+        task = self._tasks[number] = self._loop.create_task(self._run(number, function, arguments))
         return task.cancel
 
-    async def _run(self, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+    async def _run(self, number: int, function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
         # A done callback would cost a turn of the loop, and a third of what a message does.
         try:
             await function(*arguments)
         except Exception as error:  # noqa: BLE001  the boundary of tasks without one of their own
             self._fault(error, getattr(function, "__qualname__", repr(function)))
         finally:
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._tasks.pop(number, None)
 
     def is_cancelled(self) -> bool:
         """Whether a cancellation that the current task sees is meant for it."""
@@ -76,10 +78,11 @@ class AsyncioRuntime:
     async def drain(self) -> None:
         """Cancel what still runs, and wait for it to end; asked again, where it goes on all the same."""
         while self._tasks:
-            for task in self._tasks:
+            for task in self._tasks.values():
                 task.cancel()
-            done, _ = await asyncio.wait(self._tasks, timeout=_PATIENCE)
-            self._tasks -= done  # one that never ran has not left the set itself
+            await asyncio.wait(self._tasks.values(), timeout=_PATIENCE)
+            # One that never ran has not left by itself.
+            self._tasks = {number: task for number, task in self._tasks.items() if not task.done()}
 
 
 class PortableRuntime:

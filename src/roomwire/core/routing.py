@@ -190,7 +190,7 @@ class Handler(Hook):
         DeclarationError: with the names of what does not fit.
     """
 
-    __slots__ = ("_check_return", "_read", "_write", "binary", "event", "joined", "pattern")
+    __slots__ = ("_check_return", "_is_direct", "_read", "_write", "binary", "event", "joined", "pattern")
 
     def __init__(
         self, event: str, function: Callable[..., Any], link: type, pattern: Pattern | None, *, joined: bool = True
@@ -201,6 +201,8 @@ class Handler(Hook):
         self.joined = joined
         annotation = Any if self.data is None else self.hints.get(self.data, Any)
         self.binary = _is_bytes(annotation)
+        # The path parameters are handed on as they stand in the room's name, and there is nothing to prepare.
+        self._is_direct = self.plan is None and self._path_is_text
         self._read: Callable[[Any], object] = bytes if self.binary else json.loads
         if annotation not in (*_UNCHECKED, bytes):
             adapter = adapter_of(annotation, function, f"the parameter {self.data}")
@@ -226,16 +228,23 @@ class Handler(Hook):
             EventError: code ``invalid``; where the data does not fit, with its faults as details. ``forbidden``
                 where the user or the claims do not.
         """
-        if self.data is not None and self.binary != isinstance(data, bytes):
+        name = self.data
+        if name is not None and self.binary != isinstance(data, bytes):
             wanted, got = ("bytes", "JSON") if self.binary else ("JSON", "bytes")
             raise EventError("invalid", f"{self.event} takes {wanted}, not {got}")
-        try:
-            arguments = self.bind(link, path)
-        except ValidationError:
-            raise EventError("invalid", "the room does not fit the event's schema") from None
-        if self.data is not None:
+        arguments: dict[str, object]
+        if self._is_direct:
+            arguments = {**path}
+            if self._link is not None:
+                arguments[self._link] = link
+        else:
             try:
-                arguments[self.data] = self._read(data)
+                arguments = self.bind(link, path)
+            except ValidationError:
+                raise EventError("invalid", "the room does not fit the event's schema") from None
+        if name is not None:
+            try:
+                arguments[name] = self._read(data)
             except ValidationError as error:
                 raise EventError("invalid", "the data does not fit the event's schema", _faults(error)) from None
         return arguments

@@ -82,7 +82,9 @@ class Replies:
         ref, backplane = call.ref, self._node.backplane
         assert ref is not None
         key, print_ = message_key(connection.user, connection.client, ref), fingerprint(call)
-        running = await self._claim(key, print_, ref)
+        running = None if key in self.running else await self._reserve(key, print_, ref)
+        if running is None:
+            running = await self._wait(key, print_, ref)
         if not isinstance(running, _Running):
             return running
         try:
@@ -141,47 +143,45 @@ class Replies:
         if failures:
             raise failures[0]
 
-    async def _claim(self, key: str, print_: str, ref: str) -> _Running | Reply | Failed:
-        """The right to handle a message, to be given back by `_end`; or the first copy's reply, waited for."""
+    async def _wait(self, key: str, print_: str, ref: str) -> _Running | Reply | Failed:
+        """Another copy is being handled: its reply, or the right to handle this one after all."""
         now = self._node.runtime.now
-        deadline: float | None = None
+        deadline = now() + WAIT
         while True:
             first = self.running.get(key)
-            if first is None:
-                outcome = await self._reserve(key, print_, ref)
-                if outcome is not None:
-                    return outcome
-                first = self.running.get(key)
             if first is not None and first.fingerprint != print_:
                 return _conflict(ref)
-            deadline = now() + WAIT if deadline is None else deadline
             if now() >= deadline:
                 return Failed(ref, "unavailable", "the first copy of this message is still being handled")
             await self._until_done(first, deadline - now())
+            if key not in self.running:
+                outcome = await self._reserve(key, print_, ref)
+                if outcome is not None:
+                    return outcome
 
     async def _reserve(self, key: str, print_: str, ref: str) -> _Running | Reply | Failed | None:
-        """Ask the store. None: another node handles the first copy."""
-        known = self._unsaved.get(key)
+        """The right to handle a message, to be given back by `_end`; or a reply. None: another copy is handled."""
+        known = self._unsaved.get(key) if self._unsaved else None
         if known is not None:
             return read_reply(known[1], ref) if known[0] == print_ else _conflict(ref)
         # From now on, so that a second copy that comes here meanwhile waits for this one.
         running = self.running[key] = _Running(print_)
         mine = print_ + self._owner
         try:
-            reservation = await self._node.backplane.reserve(key, mine, LEASE)
-            if reservation.state == "pending" and reservation.fingerprint == mine:
+            state, owner, value = await self._node.backplane.reserve(key, mine, LEASE)
+            if state == "pending" and owner == mine:
                 # An earlier attempt of ours, whose answer was lost: nobody else has it, and nobody handles it.
                 await self._node.backplane.renew(key, LEASE)
+                state = "new"
+            if state == "new":
                 running.reserved = True
-            running.reserved |= reservation.state == "new"
+                return running
         finally:
             if not running.reserved:
                 self._end(key, running)
-        if running.reserved:
-            return running
-        if reservation.fingerprint.partition("@")[0] != print_:
+        if owner.partition("@")[0] != print_:
             return _conflict(ref)
-        return read_reply(reservation.value, ref) if reservation.state == "done" else None
+        return read_reply(value, ref) if state == "done" else None
 
     def _end(self, key: str, running: _Running) -> None:
         del self.running[key]

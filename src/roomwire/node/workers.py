@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Workers"]
 
 _FAILED = "the server failed; it has been logged"
+_NOBODY = "nobody handles this event"
 
 
 class Workers:
@@ -59,11 +60,20 @@ class Workers:
         try:
             command = connection._next_command() if connection._is_over else first
             while command is not None:
+                reply: Notice | None
                 try:
-                    if isinstance(command, Call):
-                        await self._call(connection, command)
-                    else:
-                        await self._carry_out(connection, command)
+                    try:
+                        if type(command) is not Call:
+                            reply = await self._control(connection, command)
+                        elif command.ref is None:
+                            reply = await self._handle(connection, command, None)
+                        else:
+                            reply = await self._node.replies.once(connection, command, self._handle)
+                    except Unavailable:
+                        reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
+                    except EventError as error:
+                        reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
+                    self._conclude(connection, reply)
                 except Exception as error:  # noqa: BLE001  the boundary of a connection
                     connection._fail(error)
                 command = connection._next_command()
@@ -74,15 +84,8 @@ class Workers:
             if self._idle is not None and not (self._working or self._scheduled):
                 self._idle.set()
 
-    async def _carry_out(self, connection: Connection, command: Command) -> None:
-        """The protocol's own commands."""
-        try:
-            reply: Notice | None = await self._control(connection, command)
-        except Unavailable:
-            reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
-        except EventError as error:
-            reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
-        if isinstance(reply, Failed):
+    def _conclude(self, connection: Connection, reply: Notice | None) -> None:
+        if type(reply) is Failed:
             self._node.counts.failure(reply.code)
         else:
             self._node.counts.handled += 1
@@ -90,7 +93,7 @@ class Workers:
             connection._tell(reply)
 
     async def _control(self, connection: Connection, command: Command) -> Notice | None:
-        """What to answer. None where the reply was sent already."""
+        """Carry out a command of the protocol's own; what to answer. None where the reply was sent already."""
         node = self._node
         match command:
             case Join():
@@ -114,34 +117,20 @@ class Workers:
 
     # --- the application's messages
 
-    async def _call(self, connection: Connection, call: Call) -> None:
-        reply: Reply | Failed | None
-        if call.ref is None:
-            reply = await self._handle(connection, call, None)
-        else:
-            try:
-                reply = await self._node.replies.once(connection, call, self._handle)
-            except Unavailable:
-                reply = Failed(call.ref, "unavailable", "try again later")
-        if type(reply) is Failed:
-            self._node.counts.failure(reply.code)
-        else:
-            self._node.counts.handled += 1
-        if reply is not None:
-            connection._tell(reply)
-
     async def _handle(self, connection: Connection, call: Call, message: str | None) -> Reply | Failed | None:
         """Run the handler; every outcome of the application's is a reply. None: nothing to tell.
 
         `message` is what the keys of its publications are made of, where it may be handled twice.
         """
-        found = self._node.app.router.find(call.event, call.room)
-        refusal = self._refuse(connection, call, found)
+        node = self._node
+        found = node.app.router.find(call.event, call.room)
+        if found is None:
+            text = "the event is not for this room" if node.app.router.knows(call.event) else _NOBODY
+            return Failed(call.ref, "unknown_event", text)
+        handler, path = found
+        refusal = None if call.room is None else self._refuse(connection, call, handler, call.room)
         if refusal is not None:
             return refusal
-        assert found is not None
-        handler, path = found
-        node = self._node
         started = node.runtime.now()
         try:
             arguments = handler.arguments(connection, path, call.data)
@@ -183,17 +172,14 @@ class Workers:
             return Failed(ref, "internal", _FAILED)
         return Failed(ref, error.code, error.message, error.details)
 
-    def _refuse(
-        self, connection: Connection, call: Call, found: tuple[Handler, dict[str, str]] | None
-    ) -> Failed | None:
-        if found is None:
-            known = self._node.app.router.knows(call.event)
-            text = "the event is not for this room" if known else "nobody handles this event"
-            return Failed(call.ref, "unknown_event", text)
-        if call.room is None:
-            return None
-        if found[0].joined and not connection._may_speak_in(call.room):
+    def _refuse(self, connection: Connection, call: Call, handler: Handler, room: str) -> Failed | None:
+        membership = connection._memberships.get(room)
+        if membership is not None:
+            policy = membership.room.policy
+        elif handler.joined and not connection._may_speak_in(room):
             return Failed(call.ref, "not_joined", "join the room first")
-        if self._node.policy_of(call.room).broadcast_only:
+        else:
+            policy = self._node.policy_of(room)
+        if policy.broadcast_only:
             return Failed(call.ref, "forbidden", "members do not publish in this room")
         return None

@@ -23,15 +23,17 @@ class PlainFraming:
     def block(self, messages: Sequence[Message]) -> bytes:
         """The messages' frames."""
         if len(messages) == 1:
-            return self._frame(messages[0])
-        return b"".join(map(self._frame, messages))
-
-    def _frame(self, message: Message) -> bytes:
-        return text_frame(message) if isinstance(message, str) else binary_frame(message)
+            message = messages[0]
+            return text_frame(message) if isinstance(message, str) else binary_frame(message)
+        return b"".join(map(_plain_frame, messages))
 
     def size(self, block: bytes) -> int:
         """Bytes of a block."""
         return len(block)
+
+
+def _plain_frame(message: Message) -> bytes:
+    return text_frame(message) if isinstance(message, str) else binary_frame(message)
 
 
 class DeflateFraming(PlainFraming):
@@ -40,13 +42,17 @@ class DeflateFraming(PlainFraming):
     def __init__(self, window_bits: int) -> None:
         self._bits = window_bits
 
+    def block(self, messages: Sequence[Message]) -> bytes:
+        """The messages' frames."""
+        return b"".join(map(self._frame, messages))
+
     def _frame(self, message: Message) -> bytes:
         payload = message.encode() if isinstance(message, str) else message
         if len(payload) < COMPRESS_FROM:
-            return super()._frame(message)
+            return _plain_frame(message)
         compressed = compress(payload, self._bits)
         if len(compressed) >= len(payload):
-            return super()._frame(message)
+            return _plain_frame(message)
         return build_frame(Opcode.TEXT if isinstance(message, str) else Opcode.BINARY, compressed, rsv1=True)
 
 
