@@ -19,7 +19,12 @@ from tests.server.streaming import Viewers
 from tests.server.watching import until
 
 EVERY = {**SHELLS, **ASGI_HOSTS}
-ROOMS = {"chat:*": RoomPolicy(), "news:*": RoomPolicy(presence=True, leave_grace=0.0)}
+ROOMS = {
+    "chat:*": RoomPolicy(),
+    "news:*": RoomPolicy(presence=True, leave_grace=0.0),
+    "numbered:*": RoomPolicy(latest=True),
+    "news:fast-*": RoomPolicy(conflate_rate=100.0),
+}
 
 _numbers = itertools.count()
 
@@ -180,6 +185,39 @@ class TestResuming:
             again.next()
             assert again.take("told", len(rest)) == rest
         assert had == others
+
+    def test_the_newest_of_each_key_and_who_is_cut_off_before_them(
+        self, server: LiveServer, viewers: Viewers, user: str
+    ) -> None:
+        """A room with ``latest``: its welcome stands before what follows at once."""
+        room = f"numbered:{next(_numbers) + 1}"
+
+        async def publish(event: str) -> str:
+            return (await server.node.app.publish(room, event, 1)).id or ""
+
+        ids = [server.act(publish, event) for event in ("a", "b", "b", "a", "b")]
+        stream = viewers.view(room, user)
+        welcome = stream.next()
+        assert [stream.next().id for _ in range(2)] == ids[-2:]
+        again = viewers.view(room, user, since=welcome.id)
+        again.next()
+        assert [again.next().id for _ in range(2)] == ids[-2:]
+
+    def test_a_room_that_conflates(self, server: LiveServer, viewers: Viewers, user: str) -> None:
+        room = f"news:fast-{user}"
+        stream = viewers.view(room, user)
+        ids = server.publish(50, room)
+        seen = []
+        while ids[-1] not in seen:
+            server.advance(0.02)
+            seen.append(stream.next().id)
+        assert seen == sorted(seen, key=lambda id_: int(id_.rpartition(":")[2]))
+        assert len(seen) < 10
+        again = viewers.view(room, user, since=stream.last_event_id)
+        again.next()
+        ids = server.publish(1, room)
+        server.advance(0.02)
+        assert again.next().id == ids[0]
 
     def test_500_events(self, server: LiveServer, viewers: Viewers, room: str, user: str) -> None:
         first, *others = server.publish(501, room, "x" * 100)
