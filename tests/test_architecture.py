@@ -55,13 +55,16 @@ RULES = Rules(
         # The node knows adapters by their contracts, and the user's declarations by the core's types.
         "node": Layer.of(f"core node config runtime plugins logs {CONTRACTS}", lazily="app"),
         # The user's door.
-        "app": Layer.of(f"core app acting declaring node config runtime {CONTRACTS}", lazily="plugins transports asgi"),
+        "app": Layer.of(
+            f"core app acting declaring event node config runtime {CONTRACTS}", lazily="plugins transports asgi"
+        ),
         "acting": Layer.of("core node"),
-        "declaring": Layer.of("core acting node"),
+        "event": Layer.of("core acting node"),
+        "declaring": Layer.of("core acting event node"),
         # The application inside another one's.
         "asgi": Layer.of("core app node config serving transports transports.contract"),
         "publisher": Layer.of("core publisher config plugins backplanes.contract"),
-        "": Layer.of("core app node client publisher config serving"),
+        "": Layer.of("core app event node client publisher config serving"),
         # What a node counts, for Prometheus: imported where metrics are on.
         "metrics": Layer.of("core metrics node config plugins transports.contract"),
         # From settings to a serving node.

@@ -15,6 +15,8 @@ from roomwire.core.errors import (
 )
 from roomwire.core.injection import Claims, Depends, User
 from roomwire.core.publication import Publication
+from roomwire.core.schema import InvalidData
+from roomwire.event import Event
 from roomwire.node import Connection, Node
 from roomwire.node.calling import from_thread
 from roomwire.publisher import AsyncPublisher, BatchFailed, Draft, Publisher, PublishFailed
@@ -30,8 +32,10 @@ __all__ = [
     "DeclarationError",
     "Depends",
     "Draft",
+    "Event",
     "EventError",
     "EventTooLarge",
+    "InvalidData",
     "LocalError",
     "Member",
     "Node",

@@ -5,16 +5,21 @@ It acts on the node whose context is current, so that a module with handlers nee
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, overload
+
 from roomwire.core.closing import CloseCode, is_sendable
 from roomwire.core.errors import LocalError
 from roomwire.core.positions import check_room_name
 from roomwire.core.publication import Publication
+from roomwire.core.schema import EventSchema
 from roomwire.node.connection import Connection, check_reason
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current
 
 __all__ = ["Acting", "Member"]
+
+T = TypeVar("T")
 
 
 class Member:
@@ -38,10 +43,46 @@ class Member:
 class Acting:
     """What `App` and `Router` can do while a node runs."""
 
+    @overload
+    async def publish(
+        self,
+        room: str,
+        event: EventSchema[None],
+        data: None = None,
+        *,
+        exclude: Connection | str | None = None,
+        history: bool = True,
+        key: str | None = None,
+    ) -> Publication: ...
+
+    @overload
+    async def publish(
+        self,
+        room: str,
+        event: EventSchema[T],
+        data: T,
+        *,
+        exclude: Connection | str | None = None,
+        history: bool = True,
+        key: str | None = None,
+    ) -> Publication: ...
+
+    @overload
     async def publish(
         self,
         room: str,
         event: str,
+        data: object = None,
+        *,
+        exclude: Connection | str | None = None,
+        history: bool = True,
+        key: str | None = None,
+    ) -> Publication: ...
+
+    async def publish(
+        self,
+        room: str,
+        event: str | EventSchema[Any],
         data: object = None,
         *,
         exclude: Connection | str | None = None,
@@ -55,7 +96,8 @@ class Acting:
 
         Args:
             room: the room's name.
-            event: the event's name.
+            event: the event's name, or its declaration. The data of a declared event is held to what it is
+                declared to be, by its name too.
             data: any JSON value or pydantic model; `bytes` go in a binary frame.
             exclude: who does not get it, now or in a replay: a connection's client, or a client id, which is
                 one of the user whose message is handled; where none is, of whatever user.
@@ -63,7 +105,8 @@ class Acting:
             key: makes it idempotent for 5 minutes: a second publish with the key returns the first.
 
         Raises:
-            LocalError: no correct name, or no node is running.
+            LocalError: no correct name, or no node is running; or the event is declared, for other rooms.
+            InvalidData: it does not fit the declaration; with the paths.
             EventTooLarge: larger than ``limits.max_event_size``.
             Unavailable: it was not stored, or may not have been (``stored`` is None): retry with the key.
         """

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from roomwire.acting import Member
 from roomwire.core.errors import DeclarationError, EventError
 from roomwire.core.injection import Plan
-from roomwire.core.patterns import PatternTable
+from roomwire.core.patterns import PatternTable, PatternTie
 from roomwire.core.routing import Handler, Hook, add_to
 from roomwire.core.routing import Router as Routes
+from roomwire.core.schema import EventTable
 from roomwire.core.signatures import name_of
 from roomwire.declaring import Declaration, Declarations, ErrorHandler, check_shared, conflict
 from roomwire.node import journal
@@ -68,6 +69,7 @@ class App(Declarations):
         self.router = Routes()
         self.rooms: PatternTable[Hook] = PatternTable()
         self.snapshots: PatternTable[Hook] = PatternTable()
+        self.events = EventTable()
         self.connect_hook: Hook | None = None
         self.disconnect_hook: Hook | None = None
         self.overrides = Overrides(self)
@@ -105,6 +107,12 @@ class App(Declarations):
 
     def _add(self, declared: Declaration) -> None:
         hook = declared.hook
+        if declared.event is not None:
+            try:
+                self.events.add(declared.event)
+            except PatternTie as tie:
+                raise DeclarationError(f"the event {declared.event.name} is declared twice: {tie}") from None
+            return
         if hook is None:
             assert declared.errors is not None
             known = self._errors.setdefault(declared.errors, declared.function)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from roomwire.acting import Acting
 from roomwire.core.errors import DeclarationError, EventError, LocalError, Unavailable
@@ -18,6 +18,7 @@ from roomwire.core.events import check_event_name
 from roomwire.core.patterns import Pattern
 from roomwire.core.routing import Handler, Hook
 from roomwire.core.signatures import Kind, kind_of, name_of, place_of
+from roomwire.event import Event
 from roomwire.node.connection import Connection
 
 __all__ = ["Declaration", "Declarations", "ErrorHandler"]
@@ -31,6 +32,8 @@ ConnectHook = TypeVar(
 DisconnectHook = TypeVar("DisconnectHook", bound=Callable[..., Awaitable[None] | None])
 AnyError = TypeVar("AnyError", bound=Exception)
 
+T = TypeVar("T")
+
 ErrorHandler = Callable[[Any], EventError | None]
 
 
@@ -42,13 +45,15 @@ class Declaration:
         hook: how the function is called; None for one of errors.
         pattern: the rooms that it is for, if any.
         errors: the class of errors that `function` turns into answers.
+        event: an event that the server sends; `function` is its class.
     """
 
-    kind: Literal["event", "room", "snapshot", "on_connect", "on_disconnect", "error"]
+    kind: Literal["event", "room", "snapshot", "on_connect", "on_disconnect", "error", "sent"]
     function: Callable[..., Any]
     hook: Hook | None = None
     pattern: Pattern | None = None
     errors: type[Exception] | None = None
+    event: Event[Any] | None = None
 
     def copy(self) -> Declaration:
         """One whose hook can be given other dependencies."""
@@ -96,6 +101,40 @@ class Declarations(Acting):
             return function
 
         return declare
+
+    @overload
+    def event(self, event: Event[T]) -> Event[T]: ...
+
+    @overload
+    def event(self, event: str, data: None = None, *, room: str | None = None) -> Event[None]: ...
+
+    @overload
+    def event(self, event: str, data: type[T], *, room: str | None = None) -> Event[T]: ...
+
+    @overload
+    def event(self, event: str, data: Any, *, room: str | None = None) -> Event[Any]: ...
+
+    def event(self, event: str | Event[Any], data: Any = None, *, room: str | None = None) -> Event[Any]:
+        """Declare an event that the server sends. Whoever publishes it is held to this, also by its name.
+
+        Args:
+            event: its name; or an `Event` that was made elsewhere, whose name and rooms get no router's prefix.
+            data: the type of its data: whatever a pydantic `TypeAdapter` takes, `bytes` for a binary event,
+                None for one without data.
+            room: the pattern of the rooms that it is published in; None for any room.
+
+        Returns:
+            What publishes it: `Event.publish`, or `App.publish` with it in place of the name.
+
+        Raises:
+            DeclarationError: with what does not fit, or where it is declared twice.
+        """
+        if isinstance(event, str):
+            event = Event(self._event_prefix + event, data, room=None if room is None else self._room_prefix + room)
+        elif data is not None or room is not None:
+            raise DeclarationError(f"{event!r} says itself what its data and its rooms are")
+        self._add(Declaration("sent", type(event), pattern=event.pattern, event=event))
+        return event
 
     def room(self, pattern: str) -> Callable[[RoomPolicyHook], RoomPolicyHook]:
         """Declare who may join the rooms of a pattern. Rooms that no pattern matches cannot be joined."""

@@ -5,6 +5,7 @@
     │   ├── ConfigError             a setting is missing, unknown or wrong
     │   ├── PluginError             an adapter cannot be found, loaded, or lacks a method
     │   ├── DeclarationError        a handler, room or hook is declared wrongly
+    │   ├── (schema) InvalidData    the data of a declared event is not what it is declared to be
     │   ├── EventTooLarge           a publication is larger than ``limits.max_event_size``
     │   └── ConnectionClosed        an operation on a connection that has ended
     ├── RemoteError                 the peer misbehaved; says what to answer

@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from typing import Any, Generic, TypeVar
 
-from roomwire.core.errors import DeclarationError
+from roomwire.core.errors import DeclarationError, LocalError
+from roomwire.core.positions import check_room_name
 
 __all__ = ["Pattern", "PatternTable", "PatternTie"]
 
@@ -74,6 +75,29 @@ class Pattern:
         """The parameters by name, or None where the room does not match."""
         match = self._regex.fullmatch(room)
         return None if match is None else match.groupdict()
+
+    def fill(self, **parameters: str | int) -> str:
+        """The name of a room from the parameters, which `match` gives back.
+
+        Raises:
+            LocalError: a part of the pattern has no name, a parameter is missing or too many, or the name
+                would be read otherwise: one is empty or has a ``:`` in it, say.
+        """
+        for names, what in (
+            ([name for name in self.names if name not in parameters], "needs"),
+            ([name for name in parameters if name not in self.names], "has no parameter"),
+        ):
+            if names:
+                raise LocalError(f"the room pattern {self.text!r} {what} {', '.join(names)}")
+        if "*" in self.text:
+            raise LocalError(f"the room pattern {self.text!r} has a part without a name: name the room itself")
+        texts = {name: str(value) for name, value in parameters.items()}
+        room = _PARAMETER.sub(lambda found: texts[found[1]], self.text)
+        check_room_name(room)
+        if self.match(room) != texts:
+            given = ", ".join(f"{name} = {text!r}" for name, text in texts.items())
+            raise LocalError(f"{room!r}, of {given}, would not be read as that by the room pattern {self.text!r}")
+        return room
 
     def overlaps(self, other: Pattern) -> bool:
         """Whether one room could match both; the greatest length of a room's name is left out of account."""

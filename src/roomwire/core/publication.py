@@ -23,9 +23,10 @@ from pydantic_core import from_json
 
 from roomwire.core.envelope import dump, quote
 from roomwire.core.errors import EventTooLarge, LocalError, RemoteError
-from roomwire.core.events import check_event_name, is_event_name, is_reserved
+from roomwire.core.events import is_event_name, is_reserved
 from roomwire.core.identity import is_client_id, is_user
-from roomwire.core.positions import Position, check_room_name
+from roomwire.core.positions import Position
+from roomwire.core.schema import EventSchema, write_event
 
 __all__ = ["BODY_VERSION", "InvalidBody", "Publication", "compose", "read_body", "write_body"]
 
@@ -89,7 +90,7 @@ class Publication:
 
 def compose(
     room: str,
-    event: str,
+    event: str | EventSchema[Any],
     data: object,
     *,
     max_size: int,
@@ -100,24 +101,23 @@ def compose(
     """An event that is about to be published, still without a position, and its body.
 
     Args:
-        room, event: their names.
+        room: its name.
+        event: its name, or its declaration, to which the data is held.
         data: `bytes` for a binary event, else whatever pydantic can serialise.
         max_size: bytes of the event as a client gets it (``limits.max_event_size``).
         user: who publishes it; trusted to be a user's id.
         exclude, exclude_user: see `Publication`; the latter means nothing without the former.
 
     Raises:
-        LocalError: the room, the event or the excluded client has no correct name; `EventTooLarge`.
+        LocalError: the room, the event or the excluded client has no correct name, or the event is declared for
+            other rooms; `InvalidData`; `EventTooLarge`.
         ValueError: the data cannot be serialised.
     """
-    check_event_name(event)
-    check_room_name(room)
+    event, payload, binary = write_event(event, room, data)
     if exclude is None:
         exclude_user = None
     elif not is_client_id(exclude):
         raise LocalError(f"{exclude!r} is no client's id, so that it excludes nobody")
-    binary = isinstance(data, bytes)
-    payload = data if isinstance(data, bytes) else dump(data)
     size = len(payload) + len(event) + len(quote(room)) + len(quote(user or "")) + _ENVELOPE
     if size > max_size:
         raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {max_size}: send less, or raise it")

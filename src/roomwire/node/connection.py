@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
 from pydantic_core import from_json
@@ -19,10 +19,10 @@ from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.commands import Command, Heartbeat
 from roomwire.core.envelope import dump
 from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
-from roomwire.core.events import check_event_name
 from roomwire.core.identity import Identity
 from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply, Sent
 from roomwire.core.positions import Position, check_room_name
+from roomwire.core.schema import EventSchema, write_event
 from roomwire.core.session import Session
 from roomwire.node import journal
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from roomwire.transports.contract import Link
 
 __all__ = ["MAX_INFO", "Connection", "check_reason"]
+
+T = TypeVar("T")
 
 MAX_INFO = 4096
 """Bytes of `Connection.info` as JSON: every member of every room of the connection is sent it."""
@@ -195,29 +197,37 @@ class Connection:
         check_reason(reason)
         self._node.joining.take_out(self, room, reason)
 
-    async def send(self, event: str, data: object = None, *, room: str | None = None) -> None:
+    @overload
+    async def send(self, event: EventSchema[None], data: None = None, *, room: str | None = None) -> None: ...
+
+    @overload
+    async def send(self, event: EventSchema[T], data: T, *, room: str | None = None) -> None: ...
+
+    @overload
+    async def send(self, event: str, data: object = None, *, room: str | None = None) -> None: ...
+
+    async def send(self, event: str | EventSchema[Any], data: object = None, *, room: str | None = None) -> None:
         """Send an event to this client alone; it is not stored and not replayed.
 
         Args:
-            event: its name; the protocol's own names are refused.
+            event: its name, the protocol's own being refused, or its declaration; see `App.publish`.
             data: any JSON value or pydantic model; `bytes` go in a binary frame, in an event stream as base64.
             room: the room that it concerns, if any.
 
         Raises:
             ConnectionClosed: it has ended.
             EventTooLarge: larger than ``limits.max_event_size``.
-            LocalError: the name is reserved, or `room` is no room's name.
+            LocalError: the name is reserved, or `room` is no room's name; or the event is declared for others.
+            InvalidData: it does not fit the declaration.
         """
-        check_event_name(event)
-        if room is not None:
-            check_room_name(room)
+        declared = self._node.app.events.find(event, room) if isinstance(event, str) else event
+        name, payload, binary = write_event(declared or event, room, data)
         self._check_open()
-        binary = isinstance(data, bytes)
-        messages = self._codec.send(Sent(event, room, data if isinstance(data, bytes) else dump(data), binary))
+        messages = self._codec.send(Sent(name, room, payload, binary))
         size = sum(len(m) if isinstance(m, bytes) or m.isascii() else len(m.encode()) for m in messages)
         limit = self._node.limits.max_event_size
         if size > limit:
-            raise EventTooLarge(f"{event} is {size} bytes; limits.max_event_size is {limit}")
+            raise EventTooLarge(f"{name} is {size} bytes; limits.max_event_size is {limit}")
         self._write(messages)
 
     async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:

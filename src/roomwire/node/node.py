@@ -26,8 +26,8 @@ from roomwire.core.orders import ORDERS
 from roomwire.core.patterns import Pattern, PatternTable
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication, compose
-from roomwire.core.schema import EventSchema
 from roomwire.core.request import RequestHead
+from roomwire.core.schema import EventSchema
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import journal, unread
 from roomwire.node.admission import Admissions

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, overload
 
 import anyio
 
@@ -21,10 +21,13 @@ from roomwire.core.orders import ORDERS, Add, Disconnect, OrderToAll, Remove, wr
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.positions import Position, check_room_name
 from roomwire.core.publication import Publication, compose
+from roomwire.core.schema import EventSchema
 from roomwire.publisher._draft import BatchFailed, Draft, PublishFailed
 from roomwire.publisher._plan import PATIENCE, Plan, fresh_key, fresh_name
 
 __all__ = ["AsyncPublisher"]
+
+T = TypeVar("T")
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -154,10 +157,49 @@ class AsyncPublisher:
 
     # --- publishing
 
+    @overload
+    async def publish(
+        self,
+        room: str,
+        event: EventSchema[None],
+        data: None = None,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    @overload
+    async def publish(
+        self,
+        room: str,
+        event: EventSchema[T],
+        data: T,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    @overload
     async def publish(
         self,
         room: str,
         event: str,
+        data: object = None,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    async def publish(
+        self,
+        room: str,
+        event: str | EventSchema[Any],
         data: object = None,
         *,
         key: str | None = None,
@@ -172,7 +214,7 @@ class AsyncPublisher:
 
         Args:
             room: the room's name.
-            event: the event's name.
+            event: the event's name, or its declaration, to which the data is held.
             data: any JSON value or pydantic model; `bytes` go in a binary frame.
             key: makes it idempotent for ``limits.idempotency_window``, also when another process tries again:
                 a second publish with the key returns the first. One is made where none is given.
@@ -181,7 +223,8 @@ class AsyncPublisher:
             history: False for an ephemeral event: for those live now, never stored.
 
         Raises:
-            LocalError: no correct name, or the publisher is not open.
+            LocalError: no correct name, or the publisher is not open; or the event is declared for other rooms.
+            InvalidData: it does not fit the declaration; with the paths.
             EventTooLarge: larger than ``limits.max_event_size``.
             PublishFailed: it was not stored, or may not have been (``stored`` is None); with the key to
                 try again with.

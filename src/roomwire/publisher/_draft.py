@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from roomwire.core.errors import Unavailable
 from roomwire.core.publication import Publication
+from roomwire.core.schema import EventSchema
 
 __all__ = ["BatchFailed", "Draft", "PublishFailed"]
 
@@ -17,7 +19,7 @@ class Draft:
 
     Attributes:
         room: the room's name.
-        event: the event's name.
+        event: the event's name, or its declaration, to which the data is held.
         data: any JSON value or pydantic model; `bytes` go in a binary frame.
         key: makes it idempotent, also when another process tries again; one is made where none is given.
         exclude: the client id that does not get it; with `user`, that user's client.
@@ -26,7 +28,7 @@ class Draft:
     """
 
     room: str
-    event: str
+    event: str | EventSchema[Any]
     data: object = None
     key: str | None = None
     exclude: str | None = None

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from roomwire.backplanes.contract import Backplane
 from roomwire.config import Loaded, Settings
@@ -24,12 +24,15 @@ from roomwire.core.errors import LocalError
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication
+from roomwire.core.schema import EventSchema
 from roomwire.publisher._async import AsyncPublisher
 from roomwire.publisher._draft import Draft
 from roomwire.publisher._plan import PATIENCE, Plan
 from roomwire.publisher._thread import LoopThread
 
 __all__ = ["Publisher"]
+
+T = TypeVar("T")
 
 
 class _Running(NamedTuple):
@@ -161,10 +164,49 @@ class Publisher:
 
     # --- what it does
 
+    @overload
+    def publish(
+        self,
+        room: str,
+        event: EventSchema[None],
+        data: None = None,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    @overload
+    def publish(
+        self,
+        room: str,
+        event: EventSchema[T],
+        data: T,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    @overload
     def publish(
         self,
         room: str,
         event: str,
+        data: object = None,
+        *,
+        key: str | None = None,
+        exclude: str | None = None,
+        user: str | None = None,
+        history: bool = True,
+    ) -> Publication: ...
+
+    def publish(
+        self,
+        room: str,
+        event: str | EventSchema[Any],
         data: object = None,
         *,
         key: str | None = None,
