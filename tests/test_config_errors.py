@@ -229,6 +229,25 @@ class TestAcrossKeys:
                 "server.path: the publish API has this path ([api] keys): choose another one",
             ),
             (
+                "[server]\npath = '/sse'\n",
+                "server.sse_path: the WebSocket endpoint has this path (server.path)"
+                ': choose another one, or "" for no event streams',
+            ),
+            (
+                "[server]\nsse_path = '/api/publish'\n[api]\nkeys = ['k']\n",
+                "server.sse_path: the publish API has this path ([api] keys)"
+                ': choose another one, or "" for no event streams',
+            ),
+            (
+                "[server]\nsse_path = '/metrics'\n[metrics]\nenabled = true\n",
+                "server.sse_path: metrics have this path ([metrics] enabled)"
+                ': choose another one, or "" for no event streams',
+            ),
+            (
+                "[server]\nsse_path = '/readyz'\n",
+                'server.sse_path: health checks have this path: choose another one, or "" for no event streams',
+            ),
+            (
                 '[rooms."a:{b"]\n',
                 "rooms.\"a:{b\": the room pattern 'a:{b' has a stray brace; a parameter is {name}, and * has no name",
             ),

@@ -47,6 +47,12 @@ def limit(name: str, unsafe: object, text: str, safe: object, more: str = "") ->
 
 
 ACCESS = [
+    Case(
+        "server.sse_path",
+        SHARED + 'sources = ["subprotocol"]\n',
+        "nobody gets an event stream",
+        '[server]\nsse_path = ""\n' + SHARED + 'sources = ["subprotocol"]\n',
+    ),
     Case("auth.type", '[auth]\ntype = "anonymous"\n', "anybody may connect", ""),
     Case(
         "server.allowed_origins",
@@ -270,6 +276,12 @@ LIMITS = [
         "[limits]\nheartbeat_timeout = 60\n",
     ),
     limit("idle_timeout", 20, " seconds are little: who only reads is closed", 0),
+    Case(
+        "limits.idle_timeout",
+        "[limits]\nidle_timeout = 600\n",
+        "it closes no event stream",
+        '[limits]\nidle_timeout = 600\n[server]\nsse_path = ""\n',
+    ),
     Case(
         "limits.inbox_messages",
         "[limits]\ninbox_messages = 2048\n",

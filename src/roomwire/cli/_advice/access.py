@@ -45,6 +45,12 @@ def _of_sources(settings: Settings, options: JwtOptions) -> Iterator[Advice]:
             "tokens may stand in the query string, and proxies write that into their access logs",
             'switch that off at the proxy, or set [auth.options] sources = ["header", "subprotocol"]',
         )
+    if server.sse_path and not {"header", "query"} & set(options.sources):
+        yield Advice(
+            ("server", "sse_path"),
+            "nobody gets an event stream: no request for one can have its token in a subprotocol",
+            '[server] sse_path = "", or [auth.options] sources = ["header", "subprotocol"]',
+        )
 
 
 def _of_tokens(options: JwtOptions) -> Iterator[Advice]:

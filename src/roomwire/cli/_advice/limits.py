@@ -72,7 +72,7 @@ _LEAST: dict[str, tuple[float, str]] = {
 def advice(settings: Settings) -> Iterator[Advice]:
     """What a reviewer would ask about limits and rooms."""
     yield from _of_single_limits(settings.limits)
-    yield from _of_heartbeats(settings.limits)
+    yield from _of_heartbeats(settings.limits, streams=bool(settings.server.sse_path))
     yield from _of_pairs(settings.limits)
     for pattern, policy in settings.rooms.items():
         yield from _of_room(settings, pattern, policy)
@@ -97,7 +97,7 @@ def _plain(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:g}"
 
 
-def _of_heartbeats(limits: Limits) -> Iterator[Advice]:
+def _of_heartbeats(limits: Limits, *, streams: bool) -> Iterator[Advice]:
     if limits.heartbeat_interval >= _PROXY_IDLE:
         yield Advice(
             ("limits", "heartbeat_interval"),
@@ -115,6 +115,12 @@ def _of_heartbeats(limits: Limits) -> Iterator[Advice]:
             ("limits", "idle_timeout"),
             f"{limits.idle_timeout:g} seconds are little: who only reads is closed, and does not come back by itself",
             "[limits] idle_timeout = 0, or more than 60",
+        )
+    elif limits.idle_timeout and streams:
+        yield Advice(
+            ("limits", "idle_timeout"),
+            "it closes no event stream, whose client cannot say anything: they stay open as long as they are read",
+            '[server] sse_path = "", or [limits] idle_timeout = 0',
         )
 
 
