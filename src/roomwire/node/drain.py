@@ -88,6 +88,10 @@ class Drain:
         """The transport has ended, or is being cancelled: nothing may stay behind."""
         self.began = True
         await self._node.transport.aclose()
+        if self._node.fallback is not None:
+            # Its connections are cut: the application hears of it before it is cancelled.
+            with anyio.move_on_after(_FAREWELL):
+                await self._node.fallback.finished()
         if self._node.farewells:
             with anyio.move_on_after(_FAREWELL):
                 await self._node.farewells.finished()

@@ -1,0 +1,271 @@
+"""What the fallback is in its tests: real applications, and one that does what it is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import anyio
+import django  # type: ignore[import-untyped]
+import django.conf  # type: ignore[import-untyped]
+from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
+from django.urls import path as django_path  # type: ignore[import-untyped]
+from fastapi import BackgroundTasks, FastAPI, Request, UploadFile
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import StreamingResponse
+from litestar import Litestar, post
+from litestar import Request as LitestarRequest
+from litestar import get as litestar_get
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from roomwire import App
+
+__all__ = ["Played", "make_api", "make_django", "make_litestar", "make_starlette"]
+
+
+class Item(BaseModel):
+    name: str
+    price: float
+
+
+def make_api(app: App, events: list[str]) -> FastAPI:
+    """FastAPI with middleware, a lifespan, uploads, streams and a route that publishes."""
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        events.append("startup")
+        yield {"greeting": "hello"}
+        events.append("shutdown")
+
+    api = FastAPI(lifespan=lifespan)
+    api.add_middleware(GZipMiddleware, minimum_size=1000)
+    api.add_middleware(CORSMiddleware, allow_origins=["https://app.example.com"], allow_methods=["PUT"])
+
+    @api.get("/items/{number}")
+    async def item(number: int, request: Request, q: str = "") -> dict[str, Any]:
+        return {"number": number, "q": q, "greeting": request.state.greeting}
+
+    @api.get("/blocking")
+    def blocking() -> dict[str, str]:
+        return {"in": "a thread"}
+
+    @api.post("/items", status_code=201)
+    async def create(item: Item) -> Item:
+        return item
+
+    @api.post("/upload")
+    async def upload(file: UploadFile) -> dict[str, Any]:
+        data = await file.read()
+        return {"name": file.filename, "size": len(data), "sum": sum(data) % 65_521}
+
+    @api.get("/large")
+    async def large() -> StreamingResponse:
+        def pieces() -> Iterator[bytes]:
+            for number in range(64):
+                yield bytes([number]) * 65_536
+
+        return StreamingResponse(pieces(), media_type="application/octet-stream")
+
+    @api.get("/text")
+    async def text() -> dict[str, str]:
+        return {"text": "word " * 1000}
+
+    @api.post("/background")
+    async def background(tasks: BackgroundTasks) -> dict[str, bool]:
+        tasks.add_task(events.append, "background")
+        return {"ok": True}
+
+    @api.post("/say/{room}")
+    async def say(room: str, text: Annotated[str, "of the query"]) -> dict[str, str | None]:
+        return {"id": (await app.publish(f"chat:{room}", "message.new", text)).id}
+
+    @api.get("/ticks")
+    async def ticks() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            try:
+                number = 0
+                while True:
+                    yield f"data: {number}\n\n"
+                    number += 1
+                    await anyio.sleep(0.01)
+            finally:
+                events.append("ticks ended")
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    @api.get("/fails")
+    async def fails() -> None:
+        raise RuntimeError("of the route")
+
+    return api
+
+
+def make_starlette() -> Starlette:
+    async def echo(request: StarletteRequest) -> JSONResponse:
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+        return JSONResponse({"size": size, "method": request.method, "url": str(request.url)})
+
+    return Starlette(routes=[Route("/echo", echo, methods=["GET", "POST", "PUT"])])
+
+
+def make_litestar() -> Litestar:
+    @litestar_get("/shelf")
+    async def shelf() -> dict[str, int]:
+        return {"number": 3}
+
+    @post("/shelf")
+    async def put(request: LitestarRequest[Any, Any, Any]) -> dict[str, Any]:
+        data: dict[str, Any] = await request.json()
+        return data
+
+    return Litestar(route_handlers=[shelf, put], openapi_config=None)
+
+
+def _page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"{request.method} {request.get_full_path()} {len(request.body)}", content_type="text/plain")
+
+
+urlpatterns = [django_path("page", _page)]
+
+
+def make_django() -> Any:
+    if not django.conf.settings.configured:
+        django.conf.settings.configure(
+            SECRET_KEY="of the tests", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], DEBUG=False, LOGGING_CONFIG=None
+        )
+        django.setup()
+    os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "")
+    return get_asgi_application()
+
+
+class Played:
+    """An ASGI application without a framework, whose routes do what a framework would not.
+
+    Attributes:
+        scopes: of the requests that came.
+        got: what `receive` gave, by path.
+        gates: events that a route waits for or sets.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.scopes: list[dict[str, Any]] = []
+        self.got: dict[str, list[dict[str, Any]]] = {}
+        self.gates: dict[str, anyio.Event] = {}
+        self.pieces = 0
+
+    def gate(self, name: str) -> anyio.Event:
+        return self.gates.setdefault(name, anyio.Event())
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        self.scopes.append(scope)
+        got = self.got.setdefault(scope["path"], [])
+
+        async def take() -> dict[str, Any]:
+            message: dict[str, Any] = await receive()
+            got.append(message)
+            return message
+
+        await getattr(self, scope["path"].strip("/").replace("-", "_") or "root")(take, send)
+
+    async def root(self, receive: Any, send: Any) -> None:
+        await respond(send, b"root")
+
+    async def echo(self, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            more = message["more_body"]
+        await respond(send, body)
+
+    async def ignores(self, receive: Any, send: Any) -> None:
+        await respond(send, b"no")
+
+    async def raises(self, receive: Any, send: Any) -> None:
+        raise RuntimeError("before the start")
+
+    async def raises_started(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        raise RuntimeError("behind the start")
+
+    async def raises_midway(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("in the middle")
+
+    async def silent(self, receive: Any, send: Any) -> None:
+        return
+
+    async def unfinished(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    async def too_short(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def too_long(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await send({"type": "http.response.body", "body": b"x" * 10})
+
+    async def waits(self, receive: Any, send: Any) -> None:
+        """Until the peer is gone."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gate("disconnected").set()
+
+    async def held(self, receive: Any, send: Any) -> None:
+        self.gate("held").set()
+        await self.gate("release").wait()
+        await respond(send, b"released")
+
+    async def forever(self, receive: Any, send: Any) -> None:
+        """Sends until the peer is gone, and on."""
+        await send({"type": "http.response.start", "status": 200})
+        while not self.gate("release").is_set():
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            self.pieces += 1
+        self.gate("ended").set()
+
+    async def flood(self, receive: Any, send: Any) -> None:
+        """16 MiB in pieces of 64 KiB; how many went is counted."""
+        self.gate("held").set()
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(256):
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            self.pieces += 1
+        await send({"type": "http.response.body", "body": b""})
+
+    async def slowly(self, receive: Any, send: Any) -> None:
+        """Asks for the body when it is told to."""
+        self.gate("held").set()
+        await self.gate("release").wait()
+        await self.echo(receive, send)
+
+    async def empty(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def respond(send: Any, body: bytes, status: int = 200) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
