@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from roomwire.core.errors import EventTooLarge
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.testing.clock import VirtualClock
@@ -105,8 +106,13 @@ class TestWhatComes:
         assert connection.read_only
         server.act(connection.send, "hint", {"a": 1})
         server.act(connection.send, "picture", b"\0")
+        # The limit is for the native message; base64 is larger by a third.
+        server.act(connection.send, "large", b"x" * 299_000)
+        with pytest.raises(EventTooLarge):
+            server.act(connection.send, "large", b"x" * 300_000)
         assert stream.until("hint") == {"event": "hint", "data": {"a": 1}}
         assert stream.until("picture") == {"event": "picture", "data": "AA==", "encoding": "base64"}
+        assert len(stream.until("large")["data"]) == 398_668
 
     def test_who_is_there_and_a_viewer_is_one_of_them(self, server: LiveServer, viewers: Viewers, user: str) -> None:
         room, other = f"news:{user}", f"{user}-other"

@@ -17,6 +17,7 @@ from roomwire.core.limits import Limits
 from roomwire.node import Connection
 from roomwire.node.control import Evict
 from roomwire.testing.clock import VirtualClock
+from roomwire.transports.anyio.framing import CHUNKED
 from roomwire.transports.contract import Link
 from tests.core.streams import read_all
 from tests.server.chat import Log, make_app
@@ -124,6 +125,10 @@ class TestTheBytes:
         assert events_of(chunk(link)) == ["session.closing"]
         assert chunk(link) == b"0\r\n\r\n"
         assert link.read_to_end() == b""
+
+    def test_nothing_is_no_chunk_since_an_empty_one_is_the_last(self) -> None:
+        assert CHUNKED.block([]) == CHUNKED.block([""]) == b""
+        assert CHUNKED.size(CHUNKED.block(["ab", b"c"])) == len(b"3\r\nabc\r\n")
 
 
 class TestThePeer:

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from roomwire.core.closing import CloseCode, Closing, is_sendable
 from roomwire.core.commands import Command, Heartbeat
-from roomwire.core.envelope import dump
+from roomwire.core.envelope import dump, encode
 from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
 from roomwire.core.identity import Identity
 from roomwire.core.notices import Beat, ClosingSoon, Failed, Notice, Reply, Sent
@@ -38,6 +38,7 @@ __all__ = ["MAX_INFO", "Connection", "check_reason"]
 
 T = TypeVar("T")
 
+_DATA = len(',"data":')
 MAX_INFO = 4096
 """Bytes of `Connection.info` as JSON: every member of every room of the connection is sent it."""
 
@@ -223,12 +224,11 @@ class Connection:
         declared = self._node.app.events.find(event, room) if isinstance(event, str) else event
         name, payload, binary = write_event(declared or event, room, data)
         self._check_open()
-        messages = self._codec.send(Sent(name, room, payload, binary))
-        size = sum(len(m) if isinstance(m, bytes) or m.isascii() else len(m.encode()) for m in messages)
+        size = len(encode(name, room=room)) + len(payload) + (4 if binary else _DATA)
         limit = self._node.limits.max_event_size
         if size > limit:
             raise EventTooLarge(f"{name} is {size} bytes; limits.max_event_size is {limit}")
-        self._write(messages)
+        self._tell(Sent(name, room, payload, binary))
 
     async def close(self, code: int = CloseCode.REMOVED, reason: str = "") -> None:
         """Close it. Your own codes are 4100 to 4199 (the client comes back) and 4600 to 4699 (it does not).
