@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = {
     path.relative_to(ROOT / "src").as_posix()
-    for path in (ROOT / "src" / "roomwire").rglob("*")
+    for path in [*(ROOT / "src" / "roomwire").rglob("*"), ROOT / "src" / "_roomwire_pytest.py"]
     if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
 }
 
