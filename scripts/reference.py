@@ -45,7 +45,8 @@ The first source that sets a key wins:
 
 In every string, `env:NAME` stands for an environment variable (`.env` included) and `file:PATH` for a file's content,
 without its last line end. What comes from there is never shown by `config show`, nor in an error. Policies of rooms
-stand in the file alone. Lists in variables and flags are separated by commas.
+stand in the file alone. Lists in variables and flags are separated by commas, and are JSON in an adapter's `options`:
+`ROOMWIRE_AUTH__OPTIONS__ALGORITHMS='["HS256"]'`.
 
 A key that does not exist, a `ROOMWIRE_` variable with two underscores that names none, and a value of the wrong type
 stop the start, with exit code 2 and all that is wrong at once:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the programs that the tests run on this machine: Redis, Chromium, node.
+# Puts the programs that the tests run on this machine: Redis, Chromium, node, nginx, HAProxy.
 # NATS comes with the test dependencies, and so does the oldest Redis that is supported; sharded pub/sub needs a newer one.
 # Without root it names the command instead. Usage: scripts/tools.sh [BIN_OF_THE_ENVIRONMENT]
 set -euo pipefail
@@ -8,7 +8,7 @@ bin=${1:-.venv/bin}
 
 have() {
   for name in "$@"; do
-    if command -v "$name" >/dev/null; then return 0; fi
+    if command -v "$name" >/dev/null || [ -x "/usr/sbin/$name" ]; then return 0; fi
   done
   return 1
 }
@@ -25,6 +25,8 @@ have_redis || wanted+=(redis-server)
 have chromium chromium-browser google-chrome || wanted+=(chromium)
 have node nodejs || wanted+=(nodejs)
 have npm || wanted+=(npm)
+have nginx || wanted+=(nginx-light)
+have haproxy || wanted+=(haproxy)
 
 if [ ${#wanted[@]} -eq 0 ]; then exit 0; fi
 

@@ -8,7 +8,7 @@ The conventions, which CONTRIBUTING.md tells writers:
 - ``console`` runs: ``$ command``, then the lines that must come out, in order, ``...`` for anything.
 - ``sh`` is not run, since it does not end or is not ours, but its ``roomwire``, ``make`` and ``pip``
   commands are held against the options, targets and extras that exist.
-- ``json`` and ``toml`` must parse.
+- ``json``, ``toml``, ``yaml`` and ``ini`` must parse; tests/test_deployment.py tries what deploys something.
 """
 
 from __future__ import annotations

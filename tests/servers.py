@@ -28,7 +28,9 @@ from playwright.async_api import Browser, async_playwright
 __all__ = [
     "BROWSER_ARGUMENTS",
     "CHROMIUM",
+    "HAPROXY",
     "NATS",
+    "NGINX",
     "NODE",
     "REDIS",
     "REDIS_OLDEST",
@@ -72,17 +74,21 @@ class Tool:
         commands: its file names; the first one found is taken.
         remedy: the command that installs it.
         bundled: whether the one beside the interpreter comes before the one on PATH.
+        version: the argument that makes it tell its version.
     """
 
     name: str
     commands: tuple[str, ...]
     remedy: str
     bundled: bool = False
+    version: str = "--version"
 
     def find(self) -> Path | None:
         """Where it is, or None."""
         beside = str(Path(sys.executable).parent)
-        for path in (beside, None) if self.bundled else (None, beside):
+        # Debian has servers where only root looks for programs.
+        usual = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+        for path in (beside, usual) if self.bundled else (usual, beside):
             for command in self.commands:
                 found = shutil.which(command, path=path)
                 if found is not None:
@@ -105,8 +111,8 @@ class Tool:
         found = self.find()
         if found is None:
             return f"{self.name}: MISSING; {self.remedy}"
-        shown = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=30)
-        lines = shown.stdout.strip().splitlines() or ["version unknown"]
+        shown = subprocess.run([found, self.version], capture_output=True, text=True, check=False, timeout=30)
+        lines = (shown.stdout or shown.stderr).strip().splitlines() or ["version unknown"]
         return f"{self.name}: {found} ({lines[0].strip()})"
 
 
@@ -119,7 +125,9 @@ CHROMIUM = Tool(
     "chromium", ("chromium", "chromium-browser", "google-chrome"), "run: make tools (or: apt-get install chromium)"
 )
 NODE = Tool("node", ("node", "nodejs"), "run: make tools (or: apt-get install nodejs npm)")
-TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE)
+NGINX = Tool("nginx", ("nginx",), "run: make tools (or: apt-get install nginx-light)", version="-v")
+HAPROXY = Tool("haproxy", ("haproxy",), "run: make tools (or: apt-get install haproxy)", version="-v")
+TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE, NGINX, HAPROXY)
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.pages import (
     Block,
@@ -106,6 +108,10 @@ class TestTheCodeOfEachPage:
                 json.loads(block.text)
             elif block.language == "toml":
                 tomllib.loads(block.text)
+            elif block.language == "yaml":
+                list(yaml.safe_load_all(block.text))
+            elif block.language == "ini":
+                configparser.ConfigParser(interpolation=None, strict=False).read_string(block.text)
             elif block.language in ("sh", "bash", "console"):
                 faults += [
                     f"{name}:{block.line}: {f}" for command, _ in commands_of(block) for f in command_faults(command)
