@@ -97,7 +97,7 @@ def test_its_configuration_is_safe(empty: Project, monkeypatch: pytest.MonkeyPat
 def test_its_test_passes(empty: Project) -> None:
     empty.call("init", "chat")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"],
         cwd=empty.folder / "chat",
         env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))},
         capture_output=True,
@@ -106,4 +106,4 @@ def test_its_test_passes(empty: Project) -> None:
         timeout=50,
     )
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "4 passed" in done.stdout
