@@ -21,7 +21,7 @@ def exchange_of(data: bytes, max_body: int = 0) -> Exchange:
     parser = RequestParser()
     head = parser.receive(data)
     assert head is not None
-    exchange = Exchange(head, max_body)
+    exchange = Exchange(head, parser.connection, max_body)
     exchange.receive(parser.trailing)
     return exchange
 

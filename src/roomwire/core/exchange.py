@@ -1,7 +1,7 @@
 """One HTTP/1.1 exchange through h11 (RFC 9112): the body that comes, the response that goes, and what is left.
 
-The request's head is `RequestParser`'s, which has checked it. h11 gets those of its fields that frame the body
-and decide what becomes of the connection. It frames the response, too.
+The request's head is `RequestParser`'s, which has checked it; the exchange goes on where that stopped. h11 frames the
+response, too.
 
 A body is parsed only as far as it is taken: at most `HIGH_WATER` bytes wait, and at most `_CHUNKS` chunks are looked
 at for one call, since a chunk costs the same however small it is.
@@ -23,9 +23,6 @@ HIGH_WATER = 65_536
 """Bytes of a body that wait; beyond them nothing is read (uvicorn: 64 KiB)."""
 
 _CHUNKS = 64
-_MAX_LINE = 4096
-"""Bytes of a chunk's head, or of all trailer fields."""
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect", b"connection"})
 _CLOSE = (b"connection", b"close")
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -37,6 +34,7 @@ class Exchange:
 
     Args:
         head: the request's head, as `RequestParser` gave it.
+        connection: that parser's, which has read the head and nothing more.
         max_body: bytes of the body, chunks' heads not counted; 0: any number.
 
     Attributes:
@@ -63,7 +61,7 @@ class Exchange:
         "started",
     )
 
-    def __init__(self, head: RequestHead, max_body: int = 0) -> None:
+    def __init__(self, head: RequestHead, connection: h11.Connection, max_body: int = 0) -> None:
         self._max_body = max_body
         self._body = bytearray()
         self._size = 0
@@ -73,11 +71,7 @@ class Exchange:
         self.complete = self.started = self.finished = False
         self.bounded = True
         _check_framing(head, max_body)
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_LINE)
-        fields = [b"%s: %s" % field for field in head.headers if field[0] in _FRAMING]
-        lines = [f"{head.method} / HTTP/{head.version}".encode(), b"Host: a", *fields, b"", b""]
-        self._h11.receive_data(b"\r\n".join(lines))
-        self._h11.next_event()
+        self._h11 = connection
         self._pull()
 
     # --- what comes

@@ -44,9 +44,20 @@ class RequestParser:
 
     Attributes:
         trailing: bytes that came behind the head.
+        connection: what has read the head, for `roomwire.core.exchange.Exchange`; only then.
     """
 
-    __slots__ = ("_buffer", "_lines", "_max_head", "_max_headers", "_max_request_line", "_peer", "_secure", "trailing")
+    __slots__ = (
+        "_buffer",
+        "_lines",
+        "_max_head",
+        "_max_headers",
+        "_max_request_line",
+        "_peer",
+        "_secure",
+        "connection",
+        "trailing",
+    )
 
     def __init__(
         self,
@@ -123,6 +134,7 @@ class RequestParser:
         version = event.http_version.decode("ascii")
         head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure, version)
         _check_head(head)
+        self.connection = parser
         return head
 
 

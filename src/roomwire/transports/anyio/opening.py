@@ -183,8 +183,7 @@ class Opening:
         elif host.fallback is None or "websocket" in map(str.lower, head.header_items(b"upgrade")):
             raise HandshakeRefused(Refusal(404, "not_found", "nothing is here"))
         else:
-            origin = (self._name, self._host)
-            serve(self._transport, self._carrier, host.fallback, head, origin, self._parser.trailing, Opening)
+            serve(self._transport, self._carrier, host.fallback, head, (self._name, self._host), self._parser, Opening)
 
     def _respond(self, head: RequestHead, response: HttpResponse) -> None:
         data = http_response(

@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from roomwire.core.errors import HandshakeRefused, Refusal
 from roomwire.core.exchange import Exchange
-from roomwire.core.http import refusal_response
+from roomwire.core.http import RequestParser, refusal_response
 from roomwire.core.request import RequestHead
 from roomwire.transports.anyio.calling import Call
 from roomwire.transports.anyio.flow import ReadFloor
@@ -51,7 +51,7 @@ def serve(
     fallback: Fallback,
     head: RequestHead,
     origin: tuple[str, str],
-    trailing: bytes,
+    parser: RequestParser,
     again: Again,
 ) -> None:
     """Have the application answer a request.
@@ -62,14 +62,14 @@ def serve(
         fallback: the application.
         head: the request's head.
         origin: the peer's name and address, whatever a proxy says.
-        trailing: what came behind the head.
+        parser: what has read the head.
         again: makes what reads the next request.
 
     Raises:
         HandshakeRefused: its body is not correct or too large, or there are too many requests.
     """
-    exchange = Exchange(head, transport.host.limits.max_request_body)
-    exchange.receive(trailing)
+    exchange = Exchange(head, parser.connection, transport.host.limits.max_request_body)
+    exchange.receive(parser.trailing)
     refusal = fallback.begin()
     if refusal is not None:
         raise HandshakeRefused(refusal)
