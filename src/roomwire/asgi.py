@@ -24,6 +24,7 @@ from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.errors import LocalError
 from roomwire.node.connection import Connection
 from roomwire.node.node import Node
+from roomwire.node.scope import current
 from roomwire.serving import build_node, only_cause
 from roomwire.transports.asgi import AsgiTransport
 from roomwire.transports.asgi.hostlogs import TokensHidden
@@ -33,6 +34,8 @@ from roomwire.transports.asgi.trigger import DrainTrigger
 __all__ = ["AsgiApp"]
 
 logger = logging.getLogger("roomwire")
+
+_JSON = b"application/json"
 
 
 class AsgiApp:
@@ -73,6 +76,12 @@ class AsgiApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        if self._transport is None and self.node is not None:
+            # Behind the node: what is the node's has not come this far.
+            body = b'{"error":"not_found","detail":"there is nothing here"}'
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", _JSON)]})
+            await send({"type": "http.response.body", "body": body})
+            return
         if self._transport is None:
             raise LocalError(
                 "the node does not run: pass the framework `lifespan=app.asgi.lifespan`, or enter"
@@ -96,9 +105,21 @@ class AsgiApp:
         """
         if self.node is not None:
             raise LocalError("the node of this application runs already: its lifespan is entered a second time")
+        around = current.get(None)
+        if around is not None and around.node.app is self._app:
+            # `server.fallback` names what mounts us: the node that serves it is the one that we would start.
+            self.node = around.node
+            try:
+                yield
+            finally:
+                self.node = None
+            return
         loaded = self._loaded or load(self._config, environ=os.environ, cwd=Path.cwd())
         self._transport = transport = AsgiTransport()
-        self.node = node = build_node(self._app, loaded.settings, loaded=loaded, transport=transport)
+        # What `server.fallback` names is the host's own application here, and is there already.
+        server = loaded.settings.server.model_copy(update={"fallback": None})
+        settings = loaded.settings.model_copy(update={"server": server})
+        self.node = node = build_node(self._app, settings, loaded=loaded, transport=transport)
         transport.cancelled = lambda receiver: _restart(node, receiver)
         failures: list[Exception] = []
         try:

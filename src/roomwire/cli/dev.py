@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,6 +66,7 @@ def command(
             " use 127.0.0.1, or `roomwire run`"
         )
     export_env_file(loaded)
+    _export_secret(loaded)
     set_up_logging(loaded.settings.logging)
     app = load_app(loaded.settings.app, app_dir=app_dir, factory=factory)
     make_token = token_maker(loaded.settings)
@@ -89,18 +91,27 @@ def _load(config: Path | None, env_file: Path | None, flags: Mapping[str, object
     return loaded
 
 
+def _export_secret(loaded: Loaded) -> None:
+    """The secret that is made up, for the application, which may verify tokens of its own routes by it."""
+    _, _, name = loaded.origin("auth", "options", "secret").reference.partition("env:")
+    secret = loaded.settings.auth.options.get("secret")
+    if name and isinstance(secret, str):
+        os.environ.setdefault(name, secret)
+
+
 def _banner(
     loaded: Loaded, addresses: Sequence[str], pages: Mapping[str, object], make_token: TokenMaker | None
 ) -> None:
     socket = addresses[0] + loaded.settings.server.path
+    has_page = "/" in pages or loaded.settings.server.fallback is not None
     lines = [("socket", socket)]
     if socket.startswith("ws"):
         site = "http" + addresses[0].removeprefix("ws") + "/"
-        if "/" in pages:
+        if has_page:
             lines.append(("page", site))
             if "/demo/tokens" in pages:
                 lines += [(name, f"{site}?user={user}") for user, name in USERS.items()]
-    if make_token is not None and "/" not in pages:
+    if make_token is not None and not has_page:
         lines += [(f"token of {name}", make_token(user)) for user, name in USERS.items()]
     click.echo(err=True)
     click.secho(f"  roomwire dev: {loaded.settings.app}", bold=True, err=True)
