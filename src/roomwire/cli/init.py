@@ -19,7 +19,7 @@ _SECRET = "@SECRET@"  # noqa: S105  what is replaced by one
 
 
 @click.command("init")
-@click.argument("template", type=click.Choice(["chat"]))
+@click.argument("template", type=click.Choice(["chat", "dashboard"]))
 @click.argument("directory", required=False, type=click.Path(path_type=Path, file_okay=False))
 def command(*, template: str, directory: Path | None) -> None:
     """Make a new project from TEMPLATE in DIRECTORY (default: the template's name).
