@@ -77,6 +77,8 @@ RULES = Rules(
             lazily="auth auth.origin transports protocols",
         ),
         # A load generator for any server, and the application that `roomwire bench` measures.
+        # What an application declares, as documents.
+        "contract": Layer.of("core app contract"),
         "bench": Layer.of("core bench"),
         "bench.app": Layer.of("app node"),
         "cli": Layer.of(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from roomwire.core.errors import DeclarationError, LocalError
 from roomwire.core.patterns import Pattern, PatternTie
 from roomwire.core.publication import compose
+from roomwire.core.routing import Handler
 from roomwire.core.schema import EventSchema, EventTable, InvalidData
 
 
@@ -43,7 +44,7 @@ class TestData:
         assert "4711" not in str(caught.value)
 
     def test_a_model_that_was_changed_to_what_does_not_fit(self) -> None:
-        message = Message(**DATA)
+        message = Message(**{"from": Author(name="ann")})
         message.sender.name = 4711  # type: ignore[assignment]
         with pytest.raises(InvalidData) as caught:
             MESSAGE.encode(message)
@@ -126,3 +127,11 @@ class TestTable:
         table.add(EventSchema("e", str, room=room))
         with pytest.raises(PatternTie):
             table.add(EventSchema("e", str, room=room))
+
+
+def test_an_ack_is_written_by_the_aliases_too() -> None:
+    async def handler() -> Message:
+        return Message(**{"from": Author(name="ann")})
+
+    handled = Handler("e", handler, object, None)
+    assert handled.dump(Message(**{"from": Author(name="ann")})) == b'{"from":{"name":"ann"},"at":null}'

@@ -25,6 +25,8 @@ _COMMANDS = {
     "connect": ("roomwire.cli.connect", "Talk to a server from the terminal."),
     "publish": ("roomwire.cli.publish", "Publish an event from the command line."),
     "bench": ("roomwire.cli.bench", "Measure a server."),
+    "asyncapi": ("roomwire.cli.asyncapi", "Describe the application's events as an AsyncAPI document."),
+    "types": ("roomwire.cli.types", "Write TypeScript types of the application's events."),
     "plugins": ("roomwire.cli.plugins", "List the adapters that can be chosen."),
     "version": ("roomwire.cli.version", "Show the version."),
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Never, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -214,7 +215,7 @@ class Handler(Hook):
         if returns not in (*_UNCHECKED, *_NOTHING):
             adapter = adapter_of(returns, function, "the return")
             self._check_return = adapter.validator.validate_python
-            self._write = adapter.serializer.to_json
+            self._write = partial(adapter.serializer.to_json, by_alias=True)  # as in events and snapshots
 
     def arguments(self, link: object, path: Mapping[str, str], data: str | bytes) -> dict[str, object]:
         """The keyword arguments for a message.
@@ -323,6 +324,16 @@ class Router:
                 return found
         handler = self._plain.get(event)
         return None if handler is None else (handler, {})
+
+    def handlers(self) -> list[Handler]:
+        """All of them, by event, and of one event the most specific first."""
+        found: list[Handler] = []
+        for event in sorted({*self._plain, *self._in_rooms}):
+            if event in self._in_rooms:
+                found += [handler for _, handler in self._in_rooms[event].items()]
+            if event in self._plain:
+                found.append(self._plain[event])
+        return found
 
     def knows(self, event: str) -> bool:
         """Whether any handler takes the event, in whatever room."""

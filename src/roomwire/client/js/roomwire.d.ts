@@ -6,6 +6,51 @@ export type EventMap = Record<string, unknown>;
 /** A map's keys and nothing else, so that an interface without an index signature fits too. */
 type Shape<T> = { [K in keyof T]: unknown };
 
+/** In place of a map of what a client sends: nothing is said of it. No event has an empty name. */
+export interface Undeclared {
+  readonly "": never;
+}
+
+interface RoomType {
+  server: object;
+  client: object;
+  state: unknown;
+}
+
+/** Rooms by their names, as `roomwire types` writes them: templates of names, the most specific first. */
+export type RoomTypes = readonly (readonly [template: string, types: RoomType])[];
+
+/** A message's data, and its ack's, in a map of what a client sends. */
+type Given<Message> = Message extends { data: infer Data } ? Data : unknown;
+type Acked<Message> = Message extends { ack: infer Ack } ? Ack : unknown;
+type Rest<Message, Options> = null extends Given<Message>
+  ? [data?: Given<Message>, options?: Options]
+  : [data: Given<Message>, options?: Options];
+
+/** `send`: of a map of messages with their data and acks, or of anything. */
+export type Send<Sent, Options> = [Sent] extends [Undeclared]
+  ? <Reply = unknown>(event: string, data?: unknown, options?: Options) => Promise<Reply>
+  : <Name extends keyof Sent & string>(event: Name, ...rest: Rest<Sent[Name], Options>) => Promise<Acked<Sent[Name]>>;
+
+/** `notify`, likewise. */
+export type Notify<Sent, Options> = [Sent] extends [Undeclared]
+  ? (event: string, data?: unknown, options?: Options) => boolean
+  : <Name extends keyof Sent & string>(event: Name, ...rest: Rest<Sent[Name], Options>) => boolean;
+
+type Segments<Text extends string> = Text extends `${string}:${infer More}` ? [0, ...Segments<More>] : [0];
+
+/** The room of a name: the first whose template fits and has as many segments. What stands in `${}` has no colon. */
+export type RoomOf<Events extends Shape<Events>, Sent, Rooms, Name extends string> = Rooms extends readonly [
+  readonly [infer Template extends string, infer Types extends RoomType],
+  ...infer More,
+]
+  ? Name extends Template
+    ? Segments<Name> extends Segments<Template>
+      ? Room<Types["server"], Types["client"], Types["state"]>
+      : RoomOf<Events, Sent, More, Name>
+    : RoomOf<Events, Sent, More, Name>
+  : Room<Events, Sent>;
+
 /** What a WebSocket class must offer: the browser's, or that of npm's `ws`. */
 export interface WebSocketLike {
   binaryType: string;
@@ -141,11 +186,13 @@ export interface ClientEvent<Data = unknown> {
 export type Handler<Data> = (data: Data, event: ClientEvent<Data>) => unknown;
 
 /** The type of an event's `data`: the protocol's, else the application's, else unknown. */
-export type DataOf<Events, Name extends string> = Name extends keyof ProtocolEvents
-  ? ProtocolEvents[Name]
-  : Name extends keyof Events
-    ? Events[Name]
-    : unknown;
+export type DataOf<Events, Name extends string, State = unknown> = Name extends "room.state"
+  ? { reason: string; state: State | null }
+  : Name extends keyof ProtocolEvents
+    ? ProtocolEvents[Name]
+    : Name extends keyof Events
+      ? Events[Name]
+      : unknown;
 
 type EventName<Events> = (keyof Events & string) | keyof ProtocolEvents | "*";
 
@@ -156,7 +203,7 @@ export interface JoinResult {
   reason?: string;
 }
 
-export interface Room<Events extends Shape<Events> = EventMap> {
+export interface Room<Events extends Shape<Events> = EventMap, Sent = Undeclared, State = unknown> {
   readonly name: string;
   /** Whether the server says that this client is in the room, over the link that is open now. */
   readonly joined: boolean;
@@ -165,7 +212,7 @@ export interface Room<Events extends Shape<Events> = EventMap> {
   /** Who is in the room, cluster-wide: user id to info, kept up to date. */
   readonly members: ReadonlyMap<string, unknown>;
   /** Handlers run in the order of events; add them before `join()`. Returns a function that ends it. */
-  on<Name extends EventName<Events>>(event: Name, handler: Handler<DataOf<Events, Name>>): () => void;
+  on<Name extends EventName<Events>>(event: Name, handler: Handler<DataOf<Events, Name, State>>): () => void;
   /**
    * Enter the room, now or as soon as there is a link; a passing failure is tried again. With `state` a "room.state"
    * comes as well, to who is in the room already too.
@@ -174,21 +221,25 @@ export interface Room<Events extends Shape<Events> = EventMap> {
    */
   join(options?: { state?: boolean }): Promise<JoinResult>;
   leave(): Promise<void>;
-  send<Reply = unknown>(event: string, data?: unknown, options?: { id?: string }): Promise<Reply>;
-  notify(event: string, data?: unknown): boolean;
+  readonly send: Send<Sent, { id?: string }>;
+  readonly notify: Notify<Sent, never>;
   /** @throws RoomwireError `disconnected`, `not_joined` */
   fetchMembers(): Promise<Member[]>;
 }
 
-export interface Client<Events extends Shape<Events> = EventMap> {
+export interface Client<
+  Events extends Shape<Events> = EventMap,
+  Sent = Undeclared,
+  Rooms extends RoomTypes = readonly [],
+> {
   /** The client id: kept over reconnects, never stored. */
   readonly id: string;
   readonly state: State;
   readonly error: RoomwireError | null;
   readonly user: string | null;
   readonly session: string | null;
-  readonly rooms: ReadonlyMap<string, Room<Events>>;
-  room(name: string): Room<Events>;
+  readonly rooms: ReadonlyMap<string, Room<Events, Sent>>;
+  room<Name extends string>(name: Name): RoomOf<Events, Sent, Rooms, Name>;
   on<Name extends EventName<Events>>(event: Name, handler: Handler<DataOf<Events, Name>>): () => void;
   whenOpen(): Promise<void>;
   /**
@@ -200,13 +251,13 @@ export interface Client<Events extends Shape<Events> = EventMap> {
    * @throws RoomwireError the server's code, or `queue_full`, `too_big`, `unknown_outcome` (sent, and nobody can say
    *   whether it took effect), `user_changed`, `invalid`, `closed`
    */
-  send<Reply = unknown>(event: string, data?: unknown, options?: { room?: string; id?: string }): Promise<Reply>;
+  readonly send: Send<Sent, { room?: string; id?: string }>;
   /**
    * Send what nobody answers and nobody misses, a typing indicator say. False, and nothing sent, without a link.
    *
    * @throws RoomwireError `invalid`, `too_big`
    */
-  notify(event: string, data?: unknown, options?: { room?: string }): boolean;
+  readonly notify: Notify<Sent, { room?: string }>;
   /** @throws RoomwireError `disconnected` */
   fetchRooms(): Promise<Record<string, { position?: string }>>;
   /** Make the next attempt now, unless the server asked for the wait. */
@@ -217,14 +268,24 @@ export interface Client<Events extends Shape<Events> = EventMap> {
   close(): void;
 }
 
-export const Client: new <Events extends Shape<Events> = EventMap>(
+export const Client: new <
+  Events extends Shape<Events> = EventMap,
+  Sent = Undeclared,
+  Rooms extends RoomTypes = readonly [],
+>(
   url: string | URL,
   options: Options,
-) => Client<Events>;
+) => Client<Events, Sent, Rooms>;
 
 /**
  * Open a client. It connects at once, and again after every passing failure, until `close()` or a final refusal.
  *
+ * The types of `roomwire types` say what comes and what can be sent: `connect<ServerEvents, ClientEvents, Rooms>(url)`.
+ *
  * @param url `ws:`, `wss:`, `http:` or `https:`; in a browser also relative to the page.
  */
-export function connect<Events extends Shape<Events> = EventMap>(url: string | URL, options?: Options): Client<Events>;
+export function connect<
+  Events extends Shape<Events> = EventMap,
+  Sent = Undeclared,
+  Rooms extends RoomTypes = readonly [],
+>(url: string | URL, options?: Options): Client<Events, Sent, Rooms>;
