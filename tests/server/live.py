@@ -307,8 +307,8 @@ def _serving(node: Node, portal: anyio.from_thread.BlockingPortal, port: int) ->
         await node.serve(ready=ready)
 
     future, _ = portal.start_task(start)
-    if addresses and ":" in addresses[0]:
-        port = int(addresses[0].rpartition(":")[2])
+    if addresses and (number := addresses[0].rpartition(":")[2]).isdigit():
+        port = int(number)
     server = LiveServer(node, port, portal)
     server.ended = future
     try:

@@ -8,14 +8,17 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import anyio
 import pytest
 import trustme
 
 from roomwire.core.limits import Limits
+from roomwire.core.publication import Publication
 from roomwire.node import Connection
 from roomwire.node.control import Evict
+from roomwire.protocols.sse import SseProtocol
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.framing import CHUNKED
 from roomwire.transports.contract import Link
@@ -125,6 +128,37 @@ class TestTheBytes:
         assert events_of(chunk(link)) == ["session.closing"]
         assert chunk(link) == b"0\r\n\r\n"
         assert link.read_to_end() == b""
+
+    def test_one_encode_for_all_viewers(self, shell: Shell, serve: Serve, links: ExitStack) -> None:
+        calls: list[Publication] = []
+
+        class Counting(SseProtocol):
+            def broadcast(self, publication: Publication) -> str:
+                calls.append(publication)
+                message = super().broadcast(publication)
+                assert isinstance(message, str)
+                return message
+
+        server = serve(shell, rooms=QUIET, streams={"/sse": Counting()})
+        viewers = [links.enter_context(viewer(server, f"user-{number}")) for number in range(20)]
+        by_socket = server.connect("by-socket")
+        until(server, lambda: len(server.node.hub.rooms["chat:general"].live) == 21)
+        (id_,) = server.publish(1)
+        assert len({chunk(link) for link in viewers}) == 1
+        assert by_socket.receive_until("told")["id"] == id_
+        assert len(calls) == 1
+
+    def test_over_a_unix_socket(self, shell: Shell, serve: Serve, links: ExitStack, tmp_path: Path) -> None:
+        server = serve(shell, rooms=QUIET, listen={"uds": str(tmp_path / "socket")})
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(TIMEOUT)
+        sock.connect(str(tmp_path / "socket"))
+        link = links.enter_context(RawLink(sock))
+        link.send(asking())
+        assert head_of(link).status == 200
+        assert events_of(chunk(link)) == ["session.welcome"]
+        server.publish(1)
+        assert events_of(chunk(link)) == ["told"]
 
     def test_nothing_is_no_chunk_since_an_empty_one_is_the_last(self) -> None:
         assert CHUNKED.block([]) == CHUNKED.block([""]) == b""
