@@ -41,6 +41,8 @@ BLOCK_EVENTS = 1000
 """Publications of different keys in one block, and those that are kept for members who were passed over."""
 UNREAD = 16_384
 """Bytes that may wait for a member that is sent the next block: on a host that writes later, some always do."""
+_TICK = 0.001
+"""Seconds that the timer runs at least: the difference of two times may be too small to be slept."""
 
 
 class Mark(NamedTuple):
@@ -272,7 +274,7 @@ class ConflatedRoom(Room):
         rest = at - self._clock()
         if rest > 0:
             self._sleeps = True
-            self._later(self, rest)
+            self._later(self, max(rest, _TICK))
 
     def woke(self) -> None:
         """The timer has run out, or a little before its time."""

@@ -1,0 +1,165 @@
+"""Rooms that conflate or have `latest`, under every order of faults that Hypothesis can think of, in virtual time.
+
+What must hold: offsets grow; nobody is sent what it is excluded from; what is passed over was replaced by a later
+publication of its key; the newest of each key comes to every member in the end, over any number of breaks, slow links,
+joins and resets; members who keep up are sent at most so many blocks a second; and where the server says that somebody
+stands, it does. `tests.cluster.dashboards` has the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.cluster.dashboards import RATE, ROOMS, VIEWERS, Dashboards
+
+places = st.sampled_from([0, 1])
+viewers = st.integers(0, len(VIEWERS) - 1)
+rooms = st.sampled_from(list(ROOMS))
+keys = st.sampled_from(["a", "b", "c"])
+excluded = st.sampled_from([None, None, None, *VIEWERS])
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: Dashboards
+
+    @initialize(seed=st.integers(0, 2**16))
+    def begin(self, seed: int) -> None:
+        self.world = Dashboards(seed)
+        self.world.connect(self.world.viewers[:3])
+        self.world.loop.turns(50)
+
+    @rule(viewer=viewers, place=places, turns=st.integers(0, 20))
+    def come(self, viewer: int, place: int, turns: int) -> None:
+        self.world.act(lambda: self.world.viewers[viewer].connect(self.world.places[place]))
+        self.world.loop.turns(turns)
+
+    @rule(viewer=viewers)
+    def go(self, viewer: int) -> None:
+        self.world.act(self.world.viewers[viewer].leave)
+
+    @rule(viewer=viewers, room=rooms, what=st.sampled_from(["room.leave", "room.join", "state", "session.rooms"]))
+    def ask(self, viewer: int, room: str, what: str) -> None:
+        one = self.world.viewers[viewer]
+        if what == "state":
+            self.world.act(lambda: one.ask("room.join", room, state=True))
+        else:
+            self.world.act(lambda: one.ask(what, "" if what == "session.rooms" else room))
+
+    @rule(
+        place=places,
+        room=rooms,
+        key=keys,
+        exclude=excluded,
+        count=st.sampled_from([1, 1, 2, 8]),
+        history=st.sampled_from([1, 1, 1, 0]),
+    )
+    def publish(self, place: int, room: str, key: str, exclude: str | None, count: int, history: int) -> None:
+        for _ in range(count):
+            self.world.publish(self.world.places[place], room, key, exclude, history=bool(history))
+
+    @rule(viewer=viewers, stalled=st.booleans())
+    def stall(self, viewer: int, stalled: bool) -> None:
+        pipe = self.world.viewers[viewer].pipe
+        if pipe is not None:
+            self.world.act(lambda: pipe.stall(stalled))
+
+    @rule(place=places, action=st.sampled_from(["order", "order", "lose", "repeat"]), index=st.integers(0, 40))
+    def link(self, place: int, action: str, index: int) -> None:
+        backplane = self.world.places[place].backplane
+        wire = backplane.wire
+        if not wire:
+            return
+        index %= len(wire)
+        if action == "order":
+            self.world.act(backplane.let_through)
+        elif action == "lose":
+            del wire[index : index + 3]
+        else:
+            wire.append(wire[index])
+
+    @rule(place=places)
+    def cut_or_mend(self, place: int) -> None:
+        one = self.world.places[place]
+        if one.up:
+            one.cut = not one.cut
+            self.world.act(one.backplane.inner.cut if one.cut else one.backplane.inner.heal)
+
+    @rule(place=places, drain=st.booleans())
+    def end_and_start_anew(self, place: int, drain: bool) -> None:
+        one = self.world.places[place]
+        self.world.act(one.drain if drain else one.kill)
+        self.world.pass_time(0.5)
+        self.world.draining = False
+        self.world.act(one.start)
+        self.world.loop.turns(5)
+
+    @rule()
+    def lose_the_store(self) -> None:
+        self.world.hub.lose()
+        for place in self.world.places:
+            place.backplane.wire.clear()
+            if not place.cut:
+                self.world.act(place.backplane.inner.cut)
+                self.world.act(place.backplane.inner.heal)
+
+    @rule(turns=st.integers(1, 40))
+    def go_on(self, turns: int) -> None:
+        self.world.act(self.world.let_all_through)
+        self.world.loop.turns(turns)
+
+    @rule(seconds=st.sampled_from([0.01, 0.03, 1 / RATE, 0.25, 2.0, 6.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @invariant()
+    def nothing_failed(self) -> None:
+        if hasattr(self, "world"):
+            assert not self.world.failures, self.world.failures
+            assert [fault for viewer in self.world.viewers for fault in viewer.faults] == []
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            try:
+                self.calm_down()
+            finally:
+                self.world.close()
+
+    def calm_down(self) -> None:
+        world = self.world
+        for place in world.places:
+            if place.cut:
+                self.cut_or_mend(world.places.index(place))
+        for number in range(len(world.viewers)):
+            self.stall(number, False)
+        for _ in range(5):
+            world.connect(world.viewers)
+            world.pass_time(1.0)
+        for viewer in world.viewers:
+            for room in ROOMS:
+                if room not in viewer.positions:
+                    world.act(partial(viewer.ask, "room.join", room))
+        world.pass_time(30.0)  # positions are checked, and told with the heartbeats
+        self.nothing_failed()
+        for viewer in world.viewers:
+            assert viewer.live, viewer.name
+            for room in ROOMS:
+                assert viewer.owes(room) == set(), (viewer.name, room)
+                top = world.hub.stream(room).top
+                assert viewer.positions[room] == top, (viewer.name, room, viewer.positions[room], top)
+
+
+Machine.TestCase.settings = settings(stateful_step_count=40, max_examples=max(20, settings().max_examples * 2 // 5))
+TestDashboards = pytest.mark.timeout(900)(Machine.TestCase)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "roomwire")
