@@ -1,0 +1,71 @@
+"""Event streams beside what else there is: other nodes, and an application's own HTTP on the port."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+import pytest
+
+from roomwire.core.limits import Limits
+from tests.fallback.conftest import live_fallback
+from tests.server.chat import make_app
+from tests.server.conftest import ROOMS
+from tests.server.live import SHELLS, TIMEOUT, live_cluster, make_token
+from tests.server.streaming import Stream, Viewers
+from tests.server.watching import until
+
+
+def test_on_two_nodes() -> None:
+    """The places of a user, an order and a resume know no node."""
+    limits = Limits(connections_per_user=2)
+    with live_cluster([make_app(), make_app()], rooms=ROOMS, limits=limits) as (one, two):
+        with Viewers(one) as here, Viewers(two) as there:
+            stream, socket = here.view(), two.connect("ann")
+            assert there.ask().status == 429
+            ids = two.publish(3)
+            assert stream.take("told", 3) == ids
+            members = two.act(two.node.app.members, "chat:general")
+            assert [member.user for member in members] == ["ann"]
+            socket.close()
+            until(two, lambda: not two.node.connections_of("ann"))
+            two.act(two.node.app.disconnect, "ann", code=1012)
+            *_, last = stream.rest()
+            assert json.loads(last.data)["data"]["code"] == 1012
+            ids += one.publish(2)
+            assert there.view(since=ids[1]).take("told", 3) == ids[2:]
+
+
+def test_the_same_client_moves_to_another_node() -> None:
+    with live_cluster([make_app(), make_app()], rooms=ROOMS) as (one, two):
+        with Viewers(one) as here, Viewers(two) as there:
+            old = here.view(client="one-and-the-same")
+            old.next()
+            there.view(client="one-and-the-same").next()
+            (last,) = [event for event in old.rest() if event.event == "session.closing"]
+            assert json.loads(last.data)["data"]["code"] == 4501
+
+
+async def web(scope: Any, receive: Any, send: Any) -> None:
+    """An application's own HTTP."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_on_a_connection_that_was_kept_for_a_further_request(shell: str) -> None:
+    """Browsers do that with the connection on which the page came."""
+    with live_fallback(web, SHELLS[shell], rooms=ROOMS) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
+        connection.request("GET", "/page")
+        assert connection.getresponse().read() == b"ok"
+        kept = connection.sock
+        connection.request("GET", f"/sse?room=chat:general&token={make_token('ann')}")
+        assert connection.sock is kept
+        stream = Stream(connection)
+        assert stream.status == 200
+        stream.next()
+        ids = server.publish(2)
+        assert stream.take("told", 2) == ids
+        stream.close()
