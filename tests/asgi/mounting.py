@@ -76,7 +76,7 @@ def django(chat: AsgiApp, prefix: str) -> Any:
     pages = get_asgi_application()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(f"{prefix}/healthz"):
+        if scope["type"] == "http" and not scope["path"].startswith((f"{prefix}/healthz", f"{prefix}/sse")):
             await pages(scope, receive, send)
         else:
             await chat({**scope, "root_path": prefix}, receive, send)

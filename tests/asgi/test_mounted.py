@@ -20,6 +20,7 @@ from tests.asgi.mounting import FRAMEWORKS, asgi_app
 from tests.asgi.playing import websocket_scope
 from tests.server.hosts import HOSTS
 from tests.server.live import TIMEOUT, Client, make_token
+from tests.server.streaming import ask
 
 PREFIXES = {"root": "", "prefix": "/realtime/v1"}
 # Starlette's own server has no part in it, and each framework meets one implementation of uvicorn's.
@@ -87,6 +88,17 @@ def test_an_event_goes_round_and_the_frameworks_routes_are_beside_it(site: Site)
         assert bob.receive()["data"] == {"from": "ann", "content": "hello"}
     assert site.get("/hello") == (200, ["hello"])
     assert site.get(f"{site.prefix}/healthz")[0] == 200
+
+
+def test_an_event_stream(site: Site) -> None:
+    with site.connect("ann") as one:
+        ann = Client(one)
+        ann.receive()
+        viewer = ask(site.port, f"room=chat:general&token={make_token('viewer')}", path=f"{site.prefix}/sse")
+        assert (viewer.status, viewer.next().event) == (200, "session.welcome")
+        ann.request("message.send", {"content": "hello"}, room="chat:general")
+        assert viewer.until("message.new")["data"] == {"from": "ann", "content": "hello"}
+        viewer.close()
 
 
 def test_a_refusal_has_its_status_and_its_body(site: Site) -> None:
