@@ -67,7 +67,8 @@ def build_node(
         drain_timeout=server.drain_timeout,
         reconnect_spread=server.reconnect_spread,
     )
-    if server.fallback is not None:
+    # Under an ASGI host it is not used: the host's own application is there.
+    if server.fallback is not None and server.transport != "asgi":
         _add_fallback(node, settings, loaded)
     if settings.api.keys:
         from roomwire.node.api import PublishApi
@@ -86,8 +87,8 @@ def _add_fallback(node: Node, settings: Settings, loaded: Loaded | None) -> None
     if not node.transport.capabilities.serves_fallback:
         where = "server.fallback" if loaded is None else loaded.where("server", "fallback")
         raise ConfigError(
-            f"{where}: this transport answers nothing but the node's own requests, so nothing would reach it; an ASGI"
-            " host serves your application, which mounts app.asgi: leave this key out there"
+            f'{where}: the transport "{settings.server.transport}" answers nothing but the node\'s own requests, so'
+            ' nothing would reach it: leave this key out, or set server.transport = "anyio"'
         )
     node.fallback = Fallback(node, load_fallback(settings, loaded))
     node.beside.append(node.fallback.lifespan)

@@ -90,14 +90,11 @@ def make_api(app: App, events: list[str]) -> FastAPI:
     @api.get("/ticks")
     async def ticks() -> StreamingResponse:
         async def lines() -> AsyncIterator[str]:
-            try:
-                number = 0
-                while True:
-                    yield f"data: {number}\n\n"
-                    number += 1
-                    await anyio.sleep(0.01)
-            finally:
-                events.append("ticks ended")
+            number = 0
+            while True:
+                yield f"data: {number}\n\n"
+                number += 1
+                await anyio.sleep(0.01)
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
