@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Generator
@@ -20,6 +21,7 @@ NAMES = ("client", "async_client", "server", "token")
 Scope = Literal["function", "class", "module", "package", "session"]
 _SCOPES = ("function", "class", "module", "package", "session")
 _SECTION = "roomwire transcript"
+_NAMES_PLUGIN = "roomwire-names"
 
 
 class Kit:
@@ -85,7 +87,7 @@ class Kit:
             return
         for name, plugin in session.config.pluginmanager.list_name_plugin():
             conftest = str(getattr(plugin, "__file__", "")).endswith("conftest.py")
-            if plugin is None or conftest or getattr(plugin, "__name__", "") == "roomwire.testing._fixtures":
+            if plugin is None or conftest or name == _NAMES_PLUGIN:
                 continue
             taken = sorted(_fixtures_of(plugin).intersection(NAMES))
             if taken:
@@ -153,7 +155,9 @@ def activate(config: pytest.Config) -> None:
     from roomwire.testing import _fixtures
 
     config.pluginmanager.register(_fixtures, "roomwire-fixtures")
-    config.pluginmanager.register(_fixtures.PLAIN if wanted == "plain" else _fixtures.PREFIXED, "roomwire-names")
+    # Modules, since pytest takes fixtures of a wide scope from functions only.
+    module = importlib.import_module(f"roomwire.testing._fixtures_{wanted}")
+    config.pluginmanager.register(module, _NAMES_PLUGIN)
 
 
 KIT: pytest.StashKey[Kit] = pytest.StashKey()

@@ -1,0 +1,41 @@
+"""The fixtures of the pytest plugin under their plain names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from roomwire.app import App
+from roomwire.config import Settings
+from roomwire.testing._clients import AsyncClient, Client, MakeToken
+from roomwire.testing._fixtures import make_async_client, make_client
+from roomwire.testing._plugin import KIT, scope_of
+from roomwire.testing._server import Server, TokenMaker, running_server
+
+__all__ = ["async_client", "client", "server", "token"]
+
+
+@pytest.fixture(scope=scope_of)
+def server(pytestconfig: pytest.Config, roomwire_app: App, roomwire_settings: Settings) -> Iterator[Server]:
+    """The application on a real port, in a thread of its own."""
+    with running_server(roomwire_app, roomwire_settings, pytestconfig.stash[KIT].transcript) as server:
+        yield server
+
+
+@pytest.fixture(scope=scope_of)
+def token(pytestconfig: pytest.Config, roomwire_settings: Settings) -> MakeToken:
+    """Makes tokens that the server accepts: ``token("ann", role="admin")``; ``token.expired("ann")``."""
+    return TokenMaker(roomwire_settings, pytestconfig.stash[KIT].transcript)
+
+
+@pytest.fixture
+def client(pytestconfig: pytest.Config, server: Server, token: MakeToken) -> Iterator[Client]:
+    """Connects users in blocking style: ``client.connect("ann")``."""
+    yield from make_client(pytestconfig.stash[KIT], server, token)
+
+
+@pytest.fixture
+def async_client(pytestconfig: pytest.Config, server: Server, token: MakeToken) -> Iterator[AsyncClient]:
+    """Connects users on asyncio and trio: ``await async_client.connect("ann")``."""
+    yield from make_async_client(pytestconfig.stash[KIT], server, token)
