@@ -236,7 +236,7 @@ class Carrier(Outlet):
     def wait_for_decision(self) -> None:
         """The request is whole and goes to the node; until its decision nothing is read."""
         self.phase = Phase.DECIDING
-        self.pause_reading()
+        self._pause()
 
     @property
     def is_undecided(self) -> bool:
