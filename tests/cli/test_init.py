@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Project
+from tests.cli.conftest import Project, running
+
+TEMPLATES = ["chat", "dashboard"]
 
 
 @pytest.fixture
@@ -35,12 +39,13 @@ def test_the_default_directory(empty: Project) -> None:
     assert (empty.folder / "chat" / "app.py").is_file()
 
 
-def test_every_project_has_a_secret_of_its_own(empty: Project) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_project_has_a_secret_of_its_own(empty: Project, template: str) -> None:
     secrets = set()
     for name in ("one", "two"):
-        empty.call("init", "chat", name)
+        empty.call("init", template, name)
         path = empty.folder / name / ".env"
-        match = re.search(r"^CHAT_SECRET=([A-Za-z0-9_-]{64})$", path.read_text(), re.MULTILINE)
+        match = re.search(rf"^{template.upper()}_SECRET=([A-Za-z0-9_-]{{64}})$", path.read_text(), re.MULTILINE)
         assert match is not None
         secrets.add(match[1])
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
@@ -69,23 +74,25 @@ def test_an_unknown_template(empty: Project) -> None:
     assert (result.exit_code, "'shop' is not" in result.stderr) == (2, True)
 
 
-def test_the_application_is_the_example(empty: Project) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_application_is_the_example(empty: Project, template: str) -> None:
     """Every file of it, but for what running it leaves behind."""
-    empty.call("init", "chat")
-    left_behind = (".sqlite3", ".sqlite3-shm", ".sqlite3-wal")
-    example = Path(__file__).parents[2] / "examples" / "chat"
-    files = [path for path in example.iterdir() if path.is_file() and path.suffix not in left_behind]
+    empty.call("init", template)
+    left_behind = (".sqlite3", ".sqlite3-shm", ".sqlite3-wal", ".pyc")
+    example = Path(__file__).parents[2] / "examples" / template
+    files = [path for path in example.rglob("*") if path.is_file() and path.suffix not in left_behind]
     assert len(files) >= 4
     for path in files:
         if not path.name.startswith(".") and path.name not in ("README.md", "requirements.txt"):
-            assert (empty.folder / "chat" / path.name).read_bytes() == path.read_bytes()
+            assert (empty.folder / template / path.relative_to(example)).read_bytes() == path.read_bytes()
 
 
-def test_its_configuration_is_safe(empty: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty.call("init", "chat")
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_its_configuration_is_safe(empty: Project, template: str) -> None:
+    empty.call("init", template)
     done = subprocess.run(
         [sys.executable, "-m", "roomwire.cli", "check", "--strict"],
-        cwd=empty.folder / "chat",
+        cwd=empty.folder / template,
         capture_output=True,
         text=True,
         check=False,
@@ -94,11 +101,12 @@ def test_its_configuration_is_safe(empty: Project, monkeypatch: pytest.MonkeyPat
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_its_test_passes(empty: Project) -> None:
-    empty.call("init", "chat")
+@pytest.mark.parametrize(("template", "tests"), [("chat", 4), ("dashboard", 2)])
+def test_its_test_passes(empty: Project, template: str, tests: int) -> None:
+    empty.call("init", template)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"],
-        cwd=empty.folder / "chat",
+        cwd=empty.folder / template,
         env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))},
         capture_output=True,
         text=True,
@@ -106,4 +114,30 @@ def test_its_test_passes(empty: Project) -> None:
         timeout=50,
     )
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert f"{tests} passed" in done.stdout
+
+
+def test_the_dashboard_is_served_by_dev(empty: Project) -> None:
+    empty.call("init", "dashboard", ".")
+    with running(empty.start("dev", "--no-reload", "--port", "0")) as process:
+        page = process.read_until(r"page +(http://\S+)")[1]
+        with urllib.request.urlopen(page, timeout=20) as response:
+            assert b"static/dashboard.js" in response.read()
+        with urllib.request.urlopen(f"{page}demo/tokens", timeout=20) as response:
+            token = json.load(response)["users"][0]["token"]
+        # The routes of FastAPI verify the same tokens.
+        request = urllib.request.Request(f"{page}api/metrics", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert len(json.load(response)) == 6
+
+
+def test_dev_makes_up_a_secret_for_the_routes_too(empty: Project) -> None:
+    empty.call("init", "dashboard", ".")
+    (empty.folder / ".env").unlink()
+    with running(empty.start("dev", "--no-reload", "--port", "0")) as process:
+        page = process.read_until(r"page +(http://\S+)")[1]
+        with urllib.request.urlopen(f"{page}demo/tokens", timeout=20) as response:
+            token = json.load(response)["users"][0]["token"]
+        request = urllib.request.Request(f"{page}api/metrics", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert response.status == 200
