@@ -12,8 +12,9 @@ from roomwire.core.limits import Limits
 from tests.fallback.conftest import live_fallback
 from tests.server.chat import make_app
 from tests.server.conftest import ROOMS
-from tests.server.live import SHELLS, TIMEOUT, live_cluster, make_token
+from tests.server.live import SHELLS, TIMEOUT, live_cluster, live_server, make_token
 from tests.server.streaming import Stream, Viewers
+from tests.server.test_resume import lose
 from tests.server.watching import until
 
 
@@ -45,6 +46,44 @@ def test_the_same_client_moves_to_another_node() -> None:
             there.view(client="one-and-the-same").next()
             (last,) = [event for event in old.rest() if event.event == "session.closing"]
             assert json.loads(last.data)["data"]["code"] == 4501
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_store_that_lost_everything(shell: str) -> None:
+    """Who is there is given the state, and its position is where the viewer resumes from then on."""
+    with live_server(make_app(), SHELLS[shell], rooms=ROOMS) as server, Viewers(server) as viewers:
+        stream = viewers.view()
+        (old,) = server.publish(1)
+        stream.until("told")
+        lose(server)
+        state = stream.until("room.state")
+        assert (state["data"]["reason"], stream.last_event_id) == ("epoch", state["id"])
+        ids = server.publish(2)
+        assert stream.take("told", 2) == ids
+        assert viewers.view(since=state["id"]).take("told", 2) == ids
+        assert viewers.view(since=old).until("room.state")["id"] == ids[-1]
+
+
+def test_more_was_missed_than_one_resume_may_replay() -> None:
+    with live_server(make_app(), rooms=ROOMS, limits=Limits(replay_events=10)) as server, Viewers(server) as viewers:
+        ids = server.publish(12)
+        assert viewers.view(since=ids[1]).take("told", 10) == ids[2:]
+        far = viewers.view(since=ids[0])
+        assert far.until("room.state")["data"]["reason"] == "too_far"
+        assert far.last_event_id == ids[-1]
+
+
+def test_a_fault_on_its_account_ends_one_stream_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    with live_server(make_app(), rooms=ROOMS) as server, Viewers(server) as viewers:
+        one, other = viewers.view(user="one"), viewers.view(user="other")
+        (connection,) = server.node.connections_of("one")
+        server.call(connection._fail, RuntimeError("a fault"))
+        *_, last = one.rest()
+        data = json.loads(last.data)["data"]
+        assert (data["code"], data["reconnect"]) == (1011, True)
+        ids = server.publish(1)
+        assert other.take("told", 1) == ids
+    assert "a fault" in caplog.text
 
 
 async def web(scope: Any, receive: Any, send: Any) -> None:
