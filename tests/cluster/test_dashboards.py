@@ -9,6 +9,7 @@ stands, it does. `tests.cluster.dashboards` has the model.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -158,6 +159,80 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(stateful_step_count=40, max_examples=max(20, settings().max_examples * 2 // 5))
 TestDashboards = pytest.mark.timeout(900)(Machine.TestCase)
+
+
+@pytest.fixture
+def world() -> Iterator[Dashboards]:
+    made = Dashboards(seed=1)
+    try:
+        made.connect(made.viewers)
+        made.pass_time(1.0)
+        yield made
+    finally:
+        made.close()
+
+
+def values(world: Dashboards, room: str) -> list[list[int]]:
+    """The offsets that each viewer has had."""
+    return [sorted(viewer.seen[room]) for viewer in world.viewers]
+
+
+def publish(world: Dashboards, room: str, keys: str, exclude: str | None = None) -> None:
+    """Publish and deliver, in no time."""
+    for key in keys:
+        world.publish(world.places[0], room, key, exclude)
+        world.loop.turns(30)
+        world.act(world.let_all_through)
+        world.loop.turns(30)
+
+
+def test_the_first_comes_at_once_and_the_last_when_the_interval_is_over(world: Dashboards) -> None:
+    publish(world, "conflated", "a")
+    assert values(world, "conflated") == [[1]] * 4
+    publish(world, "conflated", "abcab")
+    assert values(world, "conflated") == [[1]] * 4
+    world.loop.pass_time(0.9 / RATE)
+    assert values(world, "conflated") == [[1]] * 4
+    world.loop.pass_time(0.2 / RATE)
+    assert values(world, "conflated") == [[1, 4, 5, 6]] * 4
+    # The next one is as late as the one before was, and then it is quiet.
+    publish(world, "conflated", "a")
+    assert values(world, "conflated") == [[1, 4, 5, 6]] * 4
+    world.loop.pass_time(1.1 / RATE)
+    assert values(world, "conflated") == [[1, 4, 5, 6, 7]] * 4
+    world.loop.pass_time(1 / RATE)
+    publish(world, "conflated", "a")
+    assert values(world, "conflated") == [[1, 4, 5, 6, 7, 8]] * 4
+
+
+def test_who_is_excluded_from_the_newest_does_not_get_the_one_before(world: Dashboards) -> None:
+    publish(world, "conflated", "ab")
+    publish(world, "conflated", "b", exclude=VIEWERS[0])
+    world.loop.pass_time(1.1 / RATE)
+    assert values(world, "conflated") == [[1], [1, 3], [1, 3], [1, 3]]
+
+
+def test_who_does_not_read_is_passed_over_and_then_has_the_newest(world: Dashboards) -> None:
+    slow, pipe = world.viewers[0], world.viewers[0].pipe
+    assert pipe is not None
+    pipe.stall(True)
+    for _ in range(300):
+        publish(world, "conflated", "ab")
+        world.loop.pass_time(1 / RATE)
+    assert slow.seen["conflated"] == set()
+    assert pipe.closing is None
+    world.act(lambda: pipe.stall(False))
+    world.loop.pass_time(1.1 / RATE)
+    assert sorted(slow.seen["conflated"]) == [599, 600]
+    assert slow.faults == []
+
+
+def test_a_drain_brings_what_waits(world: Dashboards) -> None:
+    publish(world, "conflated", "aaab")
+    world.act(world.places[0].drain)
+    world.loop.turns(100)
+    # Those of the node that ends have it before they are closed, the others when its time has come.
+    assert values(world, "conflated") == [[1, 3, 4], [1], [1, 3, 4], [1]]
 
 
 @pytest.fixture(autouse=True)
