@@ -82,7 +82,7 @@ RULES = Rules(
         "bench": Layer.of("core bench"),
         "bench.app": Layer.of("app node"),
         "cli": Layer.of(
-            "core cli bench app node client publisher config plugins importing runtime logs serving testing "
+            "core cli bench contract app node client publisher config plugins importing runtime logs serving testing "
             f"{CONTRACTS}",
             lazily="auth backplanes transports.anyio.listeners",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,6 +13,7 @@ from roomwire.client.session import Options, Phase, Session
 from roomwire.client.ticket import Ticket
 from roomwire.core.errors import RoomwireError
 from roomwire.core.handshake import HandshakeRejected
+from roomwire.core.schema import EventSchema
 
 __all__ = ["Driver", "failure"]
 
@@ -31,10 +33,12 @@ def failure(ticket: Ticket) -> RoomwireError | None:
 class Driver:
     """One session. The jitter is the whole bound unless `chance` says otherwise."""
 
-    def __init__(self, *, options: Options | None = None, state: bool = False) -> None:
+    def __init__(
+        self, *, options: Options | None = None, state: bool = False, events: Iterable[EventSchema[Any]] = ()
+    ) -> None:
         self.now = 1000.0
         self.chance = 1.0
-        self.session = Session("client-0001", lambda: self.chance, options, wants_state=state)
+        self.session = Session("client-0001", lambda: self.chance, options, wants_state=state, events=events)
 
     @property
     def phase(self) -> Phase:

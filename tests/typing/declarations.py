@@ -19,9 +19,11 @@ from roomwire import (
     Claims,
     Connection,
     Depends,
+    Event,
     EventError,
     Member,
     Publication,
+    Publisher,
     Router,
     User,
     from_thread,
@@ -191,6 +193,30 @@ async def what_an_application_calls(connection: Connection) -> None:
     await connection.leave("r")
     await connection.send("e", {"a": 1}, room="r")
     await connection.close(4600, "bye")
+
+
+message_new = app.event("message.new", SendMessage, room="chat:{channel}")
+drawn = router.event("drawn", list[int])
+either: Event[int | str] = app.event("either", int | str)
+cleared = app.event("cleared", room="chat:{channel}")
+shared = app.event(Event("part", bytes))
+
+
+async def what_can_be_done_with_a_declared_event(connection: Connection, publisher: Publisher) -> None:
+    assert_type(message_new, Event[SendMessage])
+    assert_type(drawn, Event[list[int]])
+    assert_type(cleared, Event[None])
+    assert_type(shared, Event[bytes])
+    assert_type(await message_new.publish(SendMessage(content="hi"), channel="a", exclude=connection), Publication)
+    assert_type(await cleared.publish(channel="a"), Publication)
+    assert_type(message_new.room(channel="a"), str)
+    assert_type(message_new.validate({}), SendMessage)
+    await app.publish("chat:a", message_new, SendMessage(content="hi"), history=False)
+    await router.publish("r", drawn, [1])
+    await app.publish("r", either, "text")
+    await app.publish("chat:a", cleared)
+    await connection.send(shared, b"")
+    publisher.publish("chat:a", message_new, SendMessage(content="hi"))
 
 
 def hooks_that_say_yes_or_no() -> Sequence[App]:

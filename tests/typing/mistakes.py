@@ -6,7 +6,7 @@ by the type checkers (`tests.typing.test_typing`) and never run.
 
 from __future__ import annotations
 
-from roomwire import App, Connection, Depends, EventError, Router, from_thread
+from roomwire import App, Connection, Depends, EventError, Publisher, Router, from_thread
 
 app = App()
 
@@ -133,10 +133,10 @@ def what_cannot_be_put_together(connection: Connection) -> None:
 
 
 async def what_an_application_cannot_call(connection: Connection) -> None:
-    await app.publish("r", 7)  # type: ignore[arg-type]
-    await app.publish("r", "e", 1, "c")  # type: ignore[call-arg]
-    await app.publish("r", "e", exclude=7)  # type: ignore[arg-type]
-    await app.publish("r", "e", history="no")  # type: ignore[arg-type]
+    await app.publish("r", 7)  # type: ignore[call-overload]
+    await app.publish("r", "e", 1, "c")  # type: ignore[call-overload]
+    await app.publish("r", "e", exclude=7)  # type: ignore[call-overload]
+    await app.publish("r", "e", history="no")  # type: ignore[call-overload]
     await app.disconnect(7)  # type: ignore[arg-type]
     await app.disconnect("u", 4100)  # type: ignore[call-arg]
     await app.members()  # type: ignore[call-arg]
@@ -144,3 +144,18 @@ async def what_an_application_cannot_call(connection: Connection) -> None:
     connection.rooms = frozenset()  # type: ignore[misc]
     App(None)  # type: ignore[call-arg]
     App(lifespan=typed)  # type: ignore[arg-type]
+
+
+number = app.event("number", int, room="r:{a}")
+empty = app.event("empty")
+
+
+async def what_a_declared_event_is_not(connection: Connection, publisher: Publisher) -> None:
+    await number.publish("text", a="b")  # type: ignore[arg-type]
+    await number.publish(1, a=b"")  # type: ignore[arg-type]
+    await empty.publish(1)  # type: ignore[call-overload]
+    await app.publish("r:b", number, "text")  # type: ignore[misc]
+    await app.publish("r:b", number)  # type: ignore[arg-type]
+    await connection.send(number, "text")  # type: ignore[misc]
+    publisher.publish("r:b", number, "text")  # type: ignore[misc]
+    app.event(7)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from roomwire.client.session import Options, Phase, Session
 from roomwire.client.ticket import Ticket
 from roomwire.client.timing import SystemTiming, Timing
 from roomwire.core.errors import ConnectionClosed
+from roomwire.core.schema import EventSchema
 
 __all__ = ["Client", "connect"]
 
@@ -31,6 +32,7 @@ async def connect(
     token: Token = None,
     state: bool = False,
     link_events: bool = False,
+    events: Iterable[EventSchema[Any]] = (),
     headers: Sequence[tuple[str, str]] = (),
     uds: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
@@ -58,6 +60,8 @@ async def connect(
             here; after that the attempt counts as failed, unless it is a `RoomwireError`, which ends the client.
         state: whether the rooms that the server joins by itself come with a `StateReset` at first.
         link_events: whether `Connected` and `Disconnected` are handed over too.
+        events: declarations of events (`roomwire.Event`): their data comes as what they say, such as a model,
+            and where it is not that, an `InvalidEvent` comes instead.
         headers: further headers of the handshake.
         uds: the path of a Unix socket to connect to in place of the URL's host.
         ssl_context: for ``wss://``; by default the system's certificates are trusted.
@@ -66,7 +70,7 @@ async def connect(
         timing: clock, waits and chance; for tests.
 
     Raises:
-        LocalError: the URL, the token or a header is not correct.
+        LocalError: the URL, the token or a header is not correct, or an event is declared twice.
         ConnectionRefused: the server refused, and trying again would not help.
         ConnectionClosed: the server closed the connection for good.
     """
@@ -74,7 +78,7 @@ async def connect(
     timing = timing or SystemTiming()
     endpoint = Endpoint.parse(url, uds)
     # 22 characters of A-Z a-z 0-9 - _. It lives in this object alone, so no two clients share one.
-    session = Session(secrets.token_urlsafe(16), timing.random, options, wants_state=state)
+    session = Session(secrets.token_urlsafe(16), timing.random, options, wants_state=state, events=events)
     dialer = Dialer(
         endpoint=endpoint,
         headers=headers,

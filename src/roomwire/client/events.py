@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ __all__ = [
     "Connected",
     "Disconnected",
     "Event",
+    "InvalidEvent",
     "Item",
     "Joined",
     "MemberJoined",
@@ -30,7 +31,8 @@ class Event:
 
     Attributes:
         name: the event's name.
-        data: the decoded JSON, or the bytes of a binary event.
+        data: the decoded JSON, or the bytes of a binary event; of an event whose declaration `connect` was given,
+            what that makes of it, such as a model.
         room: the room that it was published in; None for one that was sent to this client alone.
         id: its event id, ``EPOCH:OFFSET``; None for an ephemeral one, which is never replayed.
         user: who published it, where the server says so.
@@ -38,6 +40,25 @@ class Event:
 
     name: str
     data: Any = None
+    room: str | None = None
+    id: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidEvent:
+    """An event whose data is not what its declaration, which `connect` was given, says.
+
+    Attributes:
+        name: the event's name.
+        data: the decoded JSON, or the bytes of a binary event.
+        faults: where and what: each a path, such as ``author.name``, and a text.
+        room, id, user: see `Event`.
+    """
+
+    name: str
+    data: Any
+    faults: Sequence[tuple[str, str]]
     room: str | None = None
     id: str | None = None
     user: str | None = None
@@ -160,6 +181,7 @@ class Disconnected:
 
 Item: TypeAlias = (
     Event
+    | InvalidEvent
     | StateReset
     | Recovered
     | Joined

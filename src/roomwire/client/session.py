@@ -15,14 +15,14 @@ would not help. The caller's order for each thing that happens: tell the session
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
 from roomwire.client.errors import ConnectionRefused, NoReply, RequestFailed
-from roomwire.client.events import Connected, Disconnected, Event, Item, ServerError
+from roomwire.client.events import Connected, Disconnected, Event, InvalidEvent, Item, ServerError
 from roomwire.client.messages import (
     Incoming,
     Payload,
@@ -42,9 +42,10 @@ from roomwire.client.requests import Requests
 from roomwire.client.retry import HEALTHY_AFTER, Retry
 from roomwire.client.rooms import Rooms
 from roomwire.core.closing import CloseCode, Closing, reconnects
-from roomwire.core.errors import ConnectionClosed, ProtocolViolation, RoomwireError
+from roomwire.core.errors import ConnectionClosed, LocalError, ProtocolViolation, RoomwireError
 from roomwire.core.handshake import HandshakeRejected
 from roomwire.core.positions import format_cursor
+from roomwire.core.schema import EventSchema, EventTable, InvalidData
 
 __all__ = ["MAX_REQUEST_LINE", "SILENCE", "Options", "Phase", "Session"]
 
@@ -94,6 +95,7 @@ class Session:
         random: gives numbers from 0 to 1, for the jitter.
         options: limits.
         wants_state: whether the rooms that the server joins by itself come with their state.
+        events: declarations, to which the data of what comes is held.
 
     Attributes:
         phase: see the module's docstring.
@@ -110,11 +112,15 @@ class Session:
         options: Options | None = None,
         *,
         wants_state: bool = False,
+        events: Iterable[EventSchema[Any]] = (),
     ) -> None:
         self._client = client
         self._options = options or Options()
         self._retry = Retry(random)
         self._wants_state = wants_state
+        self._declared = EventTable()
+        for event in events:
+            self._declared.add(event)
         self._items: list[Item] = []
         self._outgoing: list[Payload] = []
         self._outbox = Outbox(self._options.max_unanswered_messages, self._options.max_unanswered_bytes)
@@ -401,7 +407,18 @@ class Session:
             position = position_of(message.id)
             if room is None or not room.here or not room.accepts(position):
                 return
-        self._items.append(Event(message.event, message.data, message.room, message.id, message.user))
+        data = message.data
+        if self._declared:
+            try:
+                declared = self._declared.find(message.event, message.room)
+                data = data if declared is None else declared.read(data)
+            except InvalidData as error:
+                where = (message.room, message.id, message.user)
+                self._items.append(InvalidEvent(message.event, data, error.faults, *where))
+                return
+            except LocalError:
+                pass  # of another room than those that it is declared for: nothing is said of it
+        self._items.append(Event(message.event, data, message.room, message.id, message.user))
 
     def _refused(self, message: Incoming) -> None:
         fields = fields_of(message.data)
