@@ -17,6 +17,7 @@ import pytest
 
 from roomwire.client import Client, Event, Recovered, StateReset, connect
 from tests.pages import blocks_of
+from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0
@@ -144,6 +145,35 @@ async def the_server_is_killed_and_started_again(project: Path, port: int, token
                     break
             assert item.reason == "epoch"
             assert [message["content"] for message in item.state] == ["ping", "pong", "before"]
+
+
+async def test_the_tutorials_chat_on_redis(tmp_path: Path, redis_server: RedisServer) -> None:
+    """One line: a new process proves that nothing is missing, and a second one has the same rooms."""
+    roomwire("init", "chat", "demo1", cwd=tmp_path)
+    project = tmp_path / "demo1"
+    line = 'type = "memory"                # one process, no server'
+    options = f'type = "redis"\noptions = {{ url = "{redis_server.url}/0", key_prefix = "tutorial:" }}'
+    text = (project / "roomwire.toml").read_text()
+    assert line in text
+    (project / "roomwire.toml").write_text(text.replace(line, options))
+    token = roomwire("token", "new", "ann", cwd=project)
+    with anyio.fail_after(2 * PATIENCE), ExitStack() as running:
+        first = running.enter_context(serving(cwd=project))
+        port = int(re.findall(r":(\d+)/", first["socket"])[0])
+        async with connect(first["socket"], token=token) as ann:
+            await ann.send("message.send", {"content": "before"}, room="chat:general")
+            await anyio.to_thread.run_sync(running.close)
+            running.enter_context(serving(cwd=project, port=port))
+            while True:
+                item = await ann.receive()
+                assert not isinstance(item, StateReset)
+                if isinstance(item, Recovered) and item.room == "chat:general":
+                    break
+            second = running.enter_context(serving(cwd=project))
+            async with connect(second["socket"], token=roomwire("token", "new", "ben", cwd=project)) as ben:
+                await ann.send("message.send", {"content": "after"}, room="chat:general")
+                assert (await next_event(ben, "message.new"))["content"] == "after"
+            await anyio.to_thread.run_sync(running.close)
 
 
 async def next_event(client: Client, name: str) -> dict[str, str]:
