@@ -149,4 +149,8 @@ async def test_two_processes_on_redis_by_one_line(tmp_path: Path, redis_server: 
         assert other.ask("POST", "/api/spike", {}, "ben")[0] == 409
         async with watching(other.port) as link:
             first = await newest(link, {"fra-1", "fra-2"})
-            await newest(link, {"fra-1", "fra-2"}, {name: count + 3 for name, count in first.items()})
+            last = await newest(link, {"fra-1", "fra-2"}, {name: count + 3 for name, count in first.items()})
+        # Nobody publishes any more, and who joins has the newest of each host all the same.
+        one.pause()
+        async with watching(other.port) as link:
+            assert await newest(link, {"fra-1", "fra-2"}, last)
