@@ -8,7 +8,7 @@ from roomwire.core.api import InvalidRequest
 from roomwire.core.errors import ConfigError, HandshakeRefused, InvalidCursor, InvalidMessage, RemoteError
 from roomwire.core.handshake import HandshakeRejected, InvalidHandshake
 from roomwire.core.publication import InvalidBody
-from tests.fuzz import backplane, frames, live, parsers, publishing, streaming
+from tests.fuzz import backplane, exchanging, frames, live, parsers, publishing, streaming
 from tests.fuzz.harness import Target
 
 __all__ = ["TARGETS", "plan"]
@@ -119,6 +119,14 @@ _ALL = [
         3,
         publishing.make_upload,
         publishing.open_upload,
+        {HandshakeRefused: "the request is answered with the HTTP response that it holds"},
+    ),
+    Target(
+        "exchange",
+        "a request to the fallback: its body, the response, and what is left for the next one",
+        4,
+        exchanging.make_exchange,
+        exchanging.open_exchange,
         {HandshakeRefused: "the request is answered with the HTTP response that it holds"},
     ),
     Target(
