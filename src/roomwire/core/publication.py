@@ -113,7 +113,14 @@ def compose(
             other rooms; `InvalidData`; `EventTooLarge`.
         ValueError: the data cannot be serialised.
     """
-    event, payload, binary = write_event(event, room, data)
+    if isinstance(event, str):
+        # What `write_event` does, without the call: for most events there is no declaration.
+        check_event_name(event)
+        check_room_name(room)
+        binary = isinstance(data, bytes)
+        payload = data if isinstance(data, bytes) else dump(data)
+    else:
+        event, payload, binary = write_event(event, room, data)
     if exclude is None:
         exclude_user = None
     elif not is_client_id(exclude):
