@@ -23,9 +23,9 @@ from pydantic_core import from_json
 
 from roomwire.core.envelope import dump, quote
 from roomwire.core.errors import EventTooLarge, LocalError, RemoteError
-from roomwire.core.events import is_event_name, is_reserved
+from roomwire.core.events import check_event_name, is_event_name, is_reserved
 from roomwire.core.identity import is_client_id, is_user
-from roomwire.core.positions import Position
+from roomwire.core.positions import Position, check_room_name
 from roomwire.core.schema import EventSchema, write_event
 
 __all__ = ["BODY_VERSION", "InvalidBody", "Publication", "compose", "read_body", "write_body"]
