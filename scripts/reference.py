@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "reference"
 INTRODUCTION = """\
 # Configuration
 
-This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and
+For whoever runs nodes. This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and
 `roomwire config schema` a JSON Schema for your editor.
 
 ## Sources
@@ -92,7 +92,7 @@ OPTIONS: Mapping[str, plugins.Group] = {"backplane": plugins.BACKPLANES, "auth":
 COMMANDS = """\
 # The command line
 
-This page is made from the commands themselves; `roomwire COMMAND --help` prints the same.
+For whoever has a terminal. This page is made from the commands themselves; `roomwire COMMAND --help` prints the same.
 
 | exit code | |
 |---|---|
@@ -105,7 +105,7 @@ This page is made from the commands themselves; `roomwire COMMAND --help` prints
 METRICS = """\
 # Metrics
 
-This page is made from the table that `/metrics` is made from. [Monitor](../how-to/monitor.md) says how to turn it on,
+For whoever reads `/metrics`. This page is made from the table that `/metrics` is made from. [Monitor](../how-to/monitor.md) says how to turn it on,
 what to alert on and what to draw.
 
 All are of one node. Labels are bounded: none has the name of a room, a user or a client, or a text that a peer sent.
