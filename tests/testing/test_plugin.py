@@ -136,6 +136,8 @@ def test_messages(client, server):
     for one in (ann, ben):
         assert one.join("board:x")["recovered"] is None
     assert ann.send("note.add", "hi", room="board:x") == "real"
+    with pytest.raises(Unexpected, match="ben#2"):  # he has read nothing since: only the fence brings it
+        ben.assert_silent("note.new")
     assert ben.expect("note.new", user="ann").data == "hi"
     ben.assert_silent()
     with pytest.raises(Unexpected, match="note.new in board:x: 'hi'"):
