@@ -29,8 +29,8 @@ DOCS = Path(__file__).parents[1] / "docs" / "reference"
 INTRODUCTION = """\
 # Configuration
 
-For whoever runs nodes. This page is made from the settings' own model. `roomwire config show` prints what holds and where it comes from, and
-`roomwire config schema` a JSON Schema for your editor.
+For whoever runs nodes. This page is made from the settings' own model. `roomwire config show` prints what holds and
+where it comes from, and `roomwire config schema` a JSON Schema for your editor.
 
 ## Sources
 
@@ -105,8 +105,8 @@ For whoever has a terminal. This page is made from the commands themselves; `roo
 METRICS = """\
 # Metrics
 
-For whoever reads `/metrics`. This page is made from the table that `/metrics` is made from. [Monitor](../how-to/monitor.md) says how to turn it on,
-what to alert on and what to draw.
+For whoever reads `/metrics`. This page is made from the table that `/metrics` is made from.
+[Monitor](../how-to/monitor.md) says how to turn it on, what to alert on and what to draw.
 
 All are of one node. Labels are bounded: none has the name of a room, a user or a client, or a text that a peer sent.
 Sizes are bytes and times are seconds. Beside these there are `process_*` and `python_*`, by prometheus-client itself.
