@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, JsonResponse  # type: ignore[import-untyped]  # has no types
+from django.http import HttpRequest, HttpResponse, JsonResponse  # type: ignore[import-untyped]  # has no types
 from django.urls import path  # type: ignore[import-untyped]  # has no types
 
 
@@ -10,4 +10,8 @@ async def hello(request: HttpRequest) -> JsonResponse:
     return JsonResponse(["hello"], safe=False)
 
 
-urlpatterns = [path("hello", hello)]
+def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"{request.method} {request.get_full_path()} {len(request.body)}", content_type="text/plain")
+
+
+urlpatterns = [path("hello", hello), path("page", page)]

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
-import django  # type: ignore[import-untyped]
-import django.conf  # type: ignore[import-untyped]
-from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
-from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
-from django.urls import path as django_path  # type: ignore[import-untyped]
 from fastapi import BackgroundTasks, FastAPI, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
@@ -128,20 +122,14 @@ def make_litestar() -> Litestar:
     return Litestar(route_handlers=[shelf, put], openapi_config=None)
 
 
-def _page(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(f"{request.method} {request.get_full_path()} {len(request.body)}", content_type="text/plain")
-
-
-urlpatterns = [django_path("page", _page)]
-
-
 def make_django() -> Any:
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(
-            SECRET_KEY="of the tests", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], DEBUG=False, LOGGING_CONFIG=None
-        )
-        django.setup()
-    os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "")
+    """The project of `tests.asgi`: a process has one."""
+    from django.conf import settings  # type: ignore[import-untyped]  # has no types
+
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF="tests.asgi.django_urls", SECRET_KEY="of a test", ALLOWED_HOSTS=["*"])
+    from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]  # has no types
+
     return get_asgi_application()
 
 

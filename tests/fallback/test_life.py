@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from fastapi import FastAPI
 
 from roomwire import App
 from roomwire.core.errors import LocalError
@@ -138,6 +139,22 @@ class TestTheDrain:
                 assert read_cut(link) == b""
             server.ended.result(20)
         assert played.got["/waits"][-1] == {"type": "http.disconnect"}
+
+
+def test_an_application_that_mounts_the_node_starts_no_second_one(shell: Shell) -> None:
+    app = make_app()
+    api = FastAPI(lifespan=app.asgi.lifespan)
+
+    @api.get("/rest")
+    async def rest() -> str:
+        return "of the application"
+
+    api.mount("/", app.asgi)
+    with live_fallback(api, shell, app=app) as server:
+        assert app.asgi.node is server.node
+        assert exchange(server.port, ask("/rest", CLOSE)).json == "of the application"
+        assert exchange(server.port, ask("/nowhere", CLOSE)).status == 404
+        assert exchange(server.port, ask("/healthz", CLOSE)).status == 200
 
 
 def test_contexts_of_two_requests_on_one_connection_are_apart(shell: Shell) -> None:

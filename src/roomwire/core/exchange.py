@@ -221,6 +221,7 @@ def _check_framing(head: RequestHead, max_body: int) -> None:
         raise _too_large(max_body)
 
 
-def _too_large(max_body: int) -> HandshakeRefused:
-    bound = f"{max_body} bytes" if max_body else "18 digits of bytes"
-    return HandshakeRefused(Refusal(413, "too_large", f"a body has at most {bound}"))
+def _too_large(max_size: int) -> HandshakeRefused:
+    if not max_size:
+        return HandshakeRefused(Refusal(413, "too_large", "a body's length has at most 18 digits"))
+    return HandshakeRefused(Refusal(413, "too_large", f"a body has at most {max_size} bytes"))
