@@ -310,6 +310,18 @@ ROOMS = [
         '[rooms."chat:*"]\nhistory_ttl = 2592000\n',
     ),
     Case(
+        'rooms."chat:*".conflate_rate',
+        '[rooms."chat:*"]\nconflate_rate = 500\n',
+        "500 updates a second are more than a screen shows",
+        '[rooms."chat:*"]\nconflate_rate = 60\n',
+    ),
+    Case(
+        'rooms."chat:*".latest',
+        '[rooms."chat:*"]\nlatest = true\nhistory_size = 20000\n[limits]\nmax_event_size = 10000\n',
+        "the first who joins a room waits until a node has read 20,000 events",
+        '[rooms."chat:*"]\nlatest = true\nhistory_size = 10000\n[limits]\nmax_event_size = 10000\n',
+    ),
+    Case(
         'rooms."*".presence',
         '[rooms."*"]\npresence = true\n',
         "who is where is told in every room",

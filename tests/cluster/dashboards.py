@@ -225,7 +225,11 @@ class Viewer:
     def moved(self, room: str, position: Position, *, exact: bool = False) -> None:
         """The server says where it stands. It never says less than what came, and nothing is missing up to there."""
         at = self.positions.get(room)
-        if at is None or at.epoch != position.epoch:
+        if at is None:
+            return
+        if at.epoch != position.epoch:
+            if exact:
+                self.fault(f"{room}: it is said to stand at {position}, and stands at {at}")
             return
         if exact and position < at:
             self.fault(f"{room}: it is said to stand at {position}, and stands at {at}")

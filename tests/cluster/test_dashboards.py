@@ -227,6 +227,25 @@ def test_who_does_not_read_is_passed_over_and_then_has_the_newest(world: Dashboa
     assert slow.faults == []
 
 
+def test_after_a_reset_nobody_stands_where_it_was_passed_over(world: Dashboards) -> None:
+    slow, pipe = world.viewers[0], world.viewers[0].pipe
+    assert pipe is not None
+    pipe.stall(True)
+    publish(world, "conflated", "ab")
+    before = slow.positions["conflated"]
+    world.hub.lose()
+    for place in world.places:
+        world.act(place.backplane.inner.cut)
+        world.act(place.backplane.inner.heal)
+    world.loop.pass_time(1.0)
+    world.act(lambda: pipe.stall(False))
+    world.act(lambda: slow.ask("session.rooms", ""))
+    world.loop.turns(30)
+    assert slow.positions["conflated"].epoch != before.epoch
+    assert slow._asked == {}
+    assert slow.faults == []
+
+
 def test_a_drain_brings_what_waits(world: Dashboards) -> None:
     publish(world, "conflated", "aaab")
     world.act(world.places[0].drain)

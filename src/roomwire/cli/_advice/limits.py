@@ -15,6 +15,7 @@ __all__ = ["advice"]
 # nginx, AWS and most other proxies close what is silent for 60 seconds.
 _PROXY_IDLE = 60.0
 _MONTH = 30 * 86_400.0
+_LONG_HISTORY = 10_000
 _DEFAULTS = Limits()
 _SECONDS = frozenset(field.name for field in fields(Limits) if isinstance(getattr(_DEFAULTS, field.name), float)) - {
     "messages_per_second",
@@ -153,6 +154,12 @@ def _of_room(settings: Settings, pattern: str, policy: RoomPolicy) -> Iterator[A
     if policy.history_ttl > _MONTH:
         text = f"what people wrote is kept for {policy.history_ttl / 86_400:.0f} days, whatever they delete"
         yield Advice((*path, "history_ttl"), text, f"{table} history_ttl = {_MONTH:.0f}, or less")
+    if policy.conflate_rate and policy.conflate_rate > 60:
+        text = f"{policy.conflate_rate:g} updates a second are more than a screen shows, each a write to every member"
+        yield Advice((*path, "conflate_rate"), text, f"{table} conflate_rate = 10")
+    if policy.latest and policy.history_size > _LONG_HISTORY:
+        text = f"the first who joins a room waits until a node has read {policy.history_size:,} events"
+        yield Advice((*path, "latest"), text, f"{table} history_size = {_LONG_HISTORY}, or less")
     if policy.presence and pattern.strip("*:") == "":
         text = "who is where is told in every room: n members are sent n joins and n leaves each"
         yield Advice((*path, "presence"), text, '[rooms."NAME:*"] presence = true for the rooms that show it')
