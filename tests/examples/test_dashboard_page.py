@@ -26,9 +26,15 @@ expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+def served_all_along(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     with Dashboard(copied(tmp_path_factory.mktemp("page") / "project"), raw=True) as server:
         yield server
+
+
+@pytest.fixture
+def served(served_all_along: Dashboard) -> Iterator[Dashboard]:
+    yield served_all_along
+    served_all_along.heal()
 
 
 @asynccontextmanager
