@@ -237,7 +237,7 @@ def test_after_a_reset_nobody_stands_where_it_was_passed_over(world: Dashboards)
     for place in world.places:
         world.act(place.backplane.inner.cut)
         world.act(place.backplane.inner.heal)
-    world.loop.pass_time(1.0)
+    world.loop.turns(200)  # before they would be looked at
     world.act(lambda: pipe.stall(False))
     world.act(lambda: slow.ask("session.rooms", ""))
     world.loop.turns(30)
