@@ -20,7 +20,7 @@ from roomwire.core.limits import Limits
 from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import Node
-from roomwire.transports.contract import Admission, HttpResponse, ListenOptions, Runtime, Transport, Upload
+from roomwire.transports.contract import Admission, Fallback, HttpResponse, ListenOptions, Runtime, Transport, Upload
 
 __all__ = ["OwnPort"]
 
@@ -42,7 +42,10 @@ class OwnPort:
 
     Attributes:
         address: the host and the port, once it is bound.
+        fallback: none; the application of the node's own port is not here.
     """
+
+    fallback: Fallback | None = None
 
     def __init__(
         self,
