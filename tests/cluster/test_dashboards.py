@@ -246,6 +246,28 @@ def test_after_a_reset_nobody_stands_where_it_was_passed_over(world: Dashboards)
     assert slow.faults == []
 
 
+def test_more_keys_than_a_block_has_go_out_ahead_of_time(world: Dashboards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roomwire.node.conflated.BLOCK_EVENTS", 3)
+    publish(world, "conflated", "abc")
+    assert values(world, "conflated") == [[1]] * 4
+    publish(world, "conflated", "d")
+    assert values(world, "conflated") == [[1, 2, 3, 4]] * 4
+
+
+def test_what_is_kept_for_who_does_not_read_is_bounded(world: Dashboards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roomwire.node.conflated.BLOCK_EVENTS", 3)
+    slow, pipe = world.viewers[0], world.viewers[0].pipe
+    assert pipe is not None
+    pipe.stall(True)
+    for key in "abc":
+        assert slow.faults == []
+        publish(world, "conflated", key)
+        world.loop.pass_time(1.1 / RATE)
+    assert len(slow.faults) == 1  # a block was put on its link all the same
+    world.act(lambda: pipe.stall(False))
+    assert sorted(slow.seen["conflated"]) == [1, 2, 3]
+
+
 def test_a_drain_brings_what_waits(world: Dashboards) -> None:
     publish(world, "conflated", "aaab")
     world.act(world.places[0].drain)
