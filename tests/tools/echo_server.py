@@ -26,7 +26,16 @@ from roomwire.core.request import RequestHead
 from roomwire.core.wheel import TimerWheel
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
 from roomwire.transports.anyio import AnyioTransport
-from roomwire.transports.contract import Admission, HttpResponse, Link, ListenOptions, Message, Receiver, Upload
+from roomwire.transports.contract import (
+    Admission,
+    Fallback,
+    HttpResponse,
+    Link,
+    ListenOptions,
+    Message,
+    Receiver,
+    Upload,
+)
 
 __all__ = ["EchoHost", "EchoReceiver"]
 
@@ -100,6 +109,7 @@ class EchoHost:
     """
 
     subprotocols: Sequence[str] = ()
+    fallback: Fallback | None = None
 
     def __init__(
         self,
