@@ -27,6 +27,7 @@ from roomwire.node import Node
 from roomwire.serving import build_node
 from roomwire.transports.anyio import AnyioTransport
 from roomwire.transports.anyio.carrier import Carrier, Phase
+from roomwire.transports.anyio.opening import Opening
 from tests.server.chat import Log, make_app
 from tests.server.live import SECRET
 
@@ -100,7 +101,7 @@ def _peak() -> int:
 def _head(carrier: Carrier) -> int:
     """Bytes of a request head that is not complete."""
     opening = carrier._opening
-    return 0 if opening is None or carrier.phase is not Phase.HEAD else len(opening._parser._buffer)
+    return len(opening._parser._buffer) if isinstance(opening, Opening) and carrier.phase is Phase.HEAD else 0
 
 
 def _misses_one_byte(carrier: Carrier) -> bool:
