@@ -1,10 +1,15 @@
-"""`roomwire types`: what it writes is TypeScript, and holds a client to the application's declarations."""
+"""`roomwire types`: what it writes is TypeScript, and holds a client to the application's declarations.
+
+tsc runs once, over all folders of uses and contracts; each test reads the complaints of one folder.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,49 +20,98 @@ from roomwire.cli import main
 from roomwire.contract.model import contract_of
 from roomwire.contract.printer import Printer, comment, identifier, key
 from roomwire.contract.typescript import typescript
-from tests.contract import application
+from tests.contract import application, hostile
 from tests.js.node_client import HERE as JS
 from tests.js.test_types import DECLARATIONS, run_tsc
+from tests.pages import blocks_of
 
 # tsc reads the declarations of the browser as well; on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(180)
 
+USES = Path(__file__).parent / "types"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "typed-contract.md"
 
-@pytest.fixture
-def types(tmp_path: Path) -> Path:
-    """The folder of uses, with the contract that was made, beside the client's declarations."""
-    types = tmp_path / "tests" / "contract" / "types"
-    shutil.copytree(Path(__file__).parent / "types", types)
-    shutil.copytree(DECLARATIONS.parent, tmp_path / "src" / "roomwire" / "client" / "js")
+
+def page_uses() -> tuple[str, str]:
+    """The contract of the page's application, and the page's TypeScript."""
+    blocks = blocks_of(PAGE.read_text())
+    shop = ModuleType("shop")
+    source = next(block.text for block in blocks if block.file == "shop.py")
+    exec(compile(source, "shop.py", "exec", dont_inherit=True), vars(shop))
+    return typescript(contract_of(shop.app)), next(block.text for block in blocks if block.language == "ts")
+
+
+@pytest.fixture(scope="module")
+def complaints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What tsc says of each folder; "" where it is content."""
+    root = tmp_path_factory.mktemp("typescript")
+    shutil.copytree(DECLARATIONS.parent, root / "src" / "roomwire" / "client" / "js")
+    right = typescript(contract_of(application.app))
+    uses = (USES / "right.ts").read_text()
+    shop, page = page_uses()
+    folders = {
+        "right": (right, uses),
+        # The test of it can fail: a field that has another name now, and a mistake that is none any more.
+        "changed": (right.replace("content: string;", "text: string;"), uses),
+        "empty": (
+            typescript(contract_of(App())),
+            'import type { Rooms } from "./contract.js";\nexport const rooms: Rooms = [];\n',
+        ),
+        "hostile": (typescript(contract_of(hostile.make())), (USES / "hostile.ts").read_text()),
+        "page": (shop, page),
+        "wrong_page": (shop, page.replace('"message.send", {', '"message.sent", {')),
+    }
+    tests = root / "tests"
+    for name, (contract, text) in folders.items():
+        folder = tests / "contract" / name
+        folder.mkdir(parents=True)
+        (folder / "contract.ts").write_text(contract)
+        (folder / "uses.ts").write_text(text)
+        # As the page has it: beside the contract.
+        shutil.copy(DECLARATIONS, folder / "roomwire.d.ts")
     for name in ("node_modules", "package.json"):
-        (tmp_path / "tests" / name).symlink_to(JS / name)
-    return types
+        (tests / name).symlink_to(JS / name)
+    shutil.copy(USES / "tsconfig.json", tests / "contract")
+    code, report = run_tsc(tests / "contract")
+    assert code != 0  # of the wrong ones
+    found: dict[str, list[str]] = {name: [] for name in folders}
+    for line in report.splitlines():
+        # A complaint without a file, or about one that is shared, is everybody's.
+        match = re.search(r"([a-z_]+)/(?:uses|contract|roomwire\.d)\.ts\(", line)
+        for name in [match[1]] if match is not None and match[1] in found else [] if line.startswith(" ") else found:
+            found[name].append(line)
+    return {name: "\n".join(lines) for name, lines in found.items()}
 
 
-def test_right_uses_are_accepted_and_wrong_ones_are_not(types: Path) -> None:
-    (types / "contract.ts").write_text(typescript(contract_of(application.app)))
-    assert run_tsc(types) == (0, "")
+def codes_of(complaints: str) -> set[str]:
+    return set(re.findall(r"/uses\.ts\(\d+,\d+\): error (TS\d+)", complaints))
 
 
-def test_a_declaration_that_changed_is_found_in_the_client(types: Path) -> None:
-    """The test above can fail: a field that has another name now, and a mistake that is none any more."""
-    text = typescript(contract_of(application.app))
-    (types / "contract.ts").write_text(text.replace("content: string;", "text: string;"))
-    code, report = run_tsc(types)
-    assert code != 0
-    assert {"TS2353", "TS2578"} <= set(re.findall(r"uses\.ts\(\d+,\d+\): error (TS\d+)", report)), report
+def test_right_uses_are_accepted_and_wrong_ones_are_not(complaints: Mapping[str, str]) -> None:
+    assert complaints["right"] == ""
+
+
+def test_a_declaration_that_changed_is_found_in_the_client(complaints: Mapping[str, str]) -> None:
+    assert {"TS2353", "TS2578"} <= codes_of(complaints["changed"]), complaints["changed"]
+
+
+def test_an_application_without_anything(complaints: Mapping[str, str]) -> None:
+    assert complaints["empty"] == ""
+    assert "export interface ServerEvents {\n}" in typescript(contract_of(App()))
+
+
+def test_types_events_and_rooms_that_are_hard_to_write_down(complaints: Mapping[str, str]) -> None:
+    assert complaints["hostile"] == ""
+
+
+def test_what_the_page_shows_compiles(complaints: Mapping[str, str]) -> None:
+    assert complaints["page"] == ""
+    assert codes_of(complaints["wrong_page"]) == {"TS2345"}, complaints["wrong_page"]
 
 
 def test_the_order_of_declarations_does_not_matter() -> None:
     assert typescript(contract_of(application.make())) == typescript(contract_of(application.make(backwards=True)))
-
-
-def test_an_application_without_anything(types: Path) -> None:
-    text = typescript(contract_of(App()))
-    assert "export interface ServerEvents {\n}" in text
-    (types / "uses.ts").write_text('import type { Rooms } from "./contract.js";\nexport const rooms: Rooms = [];\n')
-    (types / "contract.ts").write_text(text)
-    assert run_tsc(types) == (0, "")
+    assert len({typescript(contract_of(hostile.make(seed))) for seed in range(5)}) == 1
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +135,8 @@ def test_the_command_writes_and_checks(tmp_path: Path, monkeypatch: pytest.Monke
         (False, "never"),
         ({"type": "string", "format": "date-time"}, "string"),
         ({"type": ["integer", "null"]}, "number | null"),
+        ({"$ref": "https://example.com/of-somebody-else.json"}, "unknown"),
+        ({"enum": [float("inf"), 1.5]}, "null | 1.5"),
         ({"const": 'a`"b'}, '"a`\\"b"'),
         ({"enum": [1, "a", None, True]}, '1 | "a" | null | true'),
         ({"anyOf": [{"type": "integer"}, {"type": "number"}, {"type": "null"}]}, "number | null"),

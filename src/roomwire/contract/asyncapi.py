@@ -1,7 +1,8 @@
 """An AsyncAPI 3.0 document, as seen from the server: it receives what clients send, and sends what they get.
 
 There is one WebSocket, whose channel is ``connection``. A room is a channel within it, whose address is the pattern
-of its names; each message says its room itself. An operation's name says who does it.
+of its names; each message says its room itself. An event stream, over HTTP, is the channel ``stream``. An operation's
+name says who does it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from roomwire.contract.model import Contract, Message, RoomKind
-from roomwire.contract.protocol import FROM_CLIENT, FROM_SERVER, POSITION, envelope
+from roomwire.contract.bindings import SOCKET, STREAM
+from roomwire.contract.model import Contract, Message, RoomKind, shape_of
+from roomwire.contract.protocol import FROM_CLIENT, FROM_SERVER, IN_STREAMS, POSITION, envelope
 from roomwire.contract.schemas import Schemas, draft_7
 
 __all__ = ["asyncapi"]
@@ -19,28 +21,38 @@ Schema = dict[str, Any]
 
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": 64, "description": "Asks for a reply, which bears it."}
 _ROOM: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 _CORRELATION = {"correlationId": {"location": "$message.payload#/id"}}
+_STREAM = (
+    "Server-sent events (text/event-stream) of one room, read-only. A message is the data of an event, whose name is "
+    "the message's and whose id is the position after which a client resumes."
+)
 _BINARY = (
     "A binary frame: 4 bytes, big-endian, the length of the JSON object that follows, without data; then the payload."
 )
 
 
-def asyncapi(contract: Contract, *, info: Schema, servers: Schema, security: Schema, path: str) -> Schema:
+def asyncapi(
+    contract: Contract, *, info: Schema, servers: Schema, security: Schema, path: str, stream: str = ""
+) -> Schema:
     """The document.
 
     Args:
         contract: what the application declares.
         info: title, version and description.
-        servers: by name, as AsyncAPI has them, without their security.
-        security: security schemes by name.
+        servers: by name, as AsyncAPI has them, without their security. Those of protocol http or https serve event
+            streams, the others WebSockets.
+        security: security schemes by name. Streams have no ``subprotocol``.
         path: that of the WebSocket.
+        stream: that of event streams; "" for none.
     """
-    return _Writer(contract, path).document(info, servers, security)
+    return _Writer(contract, path, stream).document(info, servers, security)
 
 
 class _Writer:
-    def __init__(self, contract: Contract, path: str) -> None:
+    def __init__(self, contract: Contract, path: str, stream: str) -> None:
         self._contract = contract
+        self._stream = stream
         wanted: list[tuple[Any, Any]] = []
         for message in contract.messages:
             if not message.binary:
@@ -51,28 +63,35 @@ class _Writer:
         self._schemas = Schemas(wanted)
         self._messages: Schema = {}
         self._operations: Schema = {}
+        self._taken: set[str] = set()
+        self._streamed: list[str] = []
+        self._room_keys = {
+            shape_of(room.pattern): self._unique(f"room.{_key(room.pattern.text)}") for room in contract.rooms
+        }
         self._channels: Schema = {
             "connection": {
                 "address": path,
                 "title": "The connection",
                 "description": "The WebSocket, subprotocol roomwire.v1. Rooms are channels within it.",
                 "messages": {},
-                "bindings": {"ws": _BINDING},
+                "bindings": {"ws": SOCKET},
             }
         }
 
     def document(self, info: Schema, servers: Schema, security: Schema) -> Schema:
         for room in self._contract.rooms:
-            self._channels[self._room_key(room)] = self._room_channel(room)
+            self._channels[self._room_keys[shape_of(room.pattern)]] = self._room_channel(room)
         self._protocol()
         for message in self._contract.messages:
             self._declared(message)
         for room in self._contract.rooms:
             if room.has_state:
                 self._state(room)
-        needed = [{"$ref": f"#/components/securitySchemes/{name}"} for name in security]
+        if self._stream:
+            self._add_stream()
+        self._place(servers)
         components = {
-            "schemas": draft_7(self._schemas.definitions),
+            "schemas": {name: draft_7(schema) for name, schema in self._schemas.definitions.items()},
             "messages": dict(sorted(self._messages.items())),
             "securitySchemes": security,
         }
@@ -80,9 +99,7 @@ class _Writer:
             "asyncapi": "3.0.0",
             "info": info,
             "defaultContentType": "application/json",
-            "servers": {
-                name: {**server, **({"security": needed} if needed else {})} for name, server in servers.items()
-            },
+            "servers": {name: {**server, **_security(server, security)} for name, server in servers.items()},
             "channels": self._channels,
             "operations": dict(sorted(self._operations.items())),
             "components": {name: part for name, part in components.items() if part},
@@ -90,15 +107,33 @@ class _Writer:
 
     # --- channels
 
-    def _room_key(self, room: RoomKind) -> str:
-        return "room." + _key(room.pattern.text)
+    def _unique(self, key: str) -> str:
+        """The key, or one like it: two names may differ in what a key cannot have."""
+        name, count = key, 1
+        while name in self._taken:
+            count += 1
+            name = f"{key}_{count}"
+        self._taken.add(name)
+        return name
+
+    def _place(self, servers: Schema) -> None:
+        """Say of each channel which servers have it, where there are several kinds."""
+        streaming = [name for name, server in servers.items() if _streams(server)]
+        for key, channel in self._channels.items() if streaming else ():
+            names = streaming if key == "stream" else [name for name in servers if name not in streaming]
+            channel["servers"] = [{"$ref": f"#/servers/{name}"} for name in names]
 
     def _room_channel(self, room: RoomKind) -> Schema:
         names: list[str] = []
+        count = [0]
 
         def parameter(found: re.Match[str]) -> str:
-            names.append(found[0][1:-1] or f"part{len(names) + 1}")
-            return f"{{{names[-1]}}}"
+            name = found[0][1:-1]
+            while not name or (found[0] == "*" and name in (*names, *room.pattern.names)):
+                count[0] += 1
+                name = f"part{count[0]}"
+            names.append(name)
+            return f"{{{name}}}"
 
         address = re.sub(r"\{\w+\}|\*", parameter, room.pattern.text)
         channel: Schema = {"address": address, "title": f"Rooms {room.pattern.text}", "messages": {}}
@@ -139,13 +174,15 @@ class _Writer:
 
     def _replies(self, key: str, ack: Schema) -> list[Schema]:
         payload = envelope("ack", ack, id=_ID, needs_id=True)
-        acked = self._add("connection", f"{key}.ack", _message("ack", payload, f"The reply to {key}.", reply=True))
+        acked = self._add(
+            "connection", self._unique(f"{key}.ack"), _message("ack", payload, f"The reply to {key}.", reply=True)
+        )
         return [acked, {"$ref": "#/channels/connection/messages/error"}]
 
     def _declared(self, message: Message) -> None:
         key = _key(message.event) if message.pattern is None else f"{_key(message.event)}.{_key(message.pattern.text)}"
         key = key if self._is_ambiguous(message) else _key(message.event)
-        key = f"client.{key}" if message.to_server else f"server.{key}"
+        key = self._unique(f"client.{key}" if message.to_server else f"server.{key}")
         mode: Any = "validation" if message.to_server else "serialization"
         data = None if message.binary else self._schema(message.data, mode)
         in_room = message.pattern is not None
@@ -162,11 +199,37 @@ class _Writer:
         written = _message(message.event, payload, message.text, reply=message.to_server, binary=message.binary)
         channel = "connection"
         if message.pattern is not None:
-            channel = next(
-                self._room_key(room) for room in self._contract.rooms if _same(room.pattern.text, message.pattern.text)
-            )
+            channel = self._room_keys[shape_of(message.pattern)]
         replies = self._replies(key, self._schema(message.ack, "serialization")) if message.to_server else None
         self._operation("receive" if message.to_server else "send", channel, key, written, replies)
+        if self._stream and not message.to_server:
+            self._streamed.append(self._in_stream(key, message, written) if message.binary else key)
+
+    def _in_stream(self, key: str, message: Message, written: Schema) -> str:
+        """Of a binary event the message that stands in a stream; its key."""
+        payload = written["payload"]
+        properties = {**payload["properties"], "data": _BASE64, "encoding": {"const": "base64"}}
+        payload = {**payload, "properties": properties, "required": [*payload["required"], "data", "encoding"]}
+        key = self._unique(f"stream.{key.removeprefix('server.')}")
+        self._messages[key] = _message(message.event, payload, message.text)
+        return key
+
+    def _add_stream(self) -> None:
+        """The channel of event streams; messages are those of the WebSocket, for the most part."""
+        keys = [*IN_STREAMS, *self._streamed]
+        self._channels["stream"] = {
+            "address": self._stream,
+            "title": "Event streams",
+            "description": _STREAM,
+            "messages": {key: {"$ref": f"#/components/messages/{key}"} for key in keys},
+        }
+        self._operations["send.stream"] = {
+            "action": "send",
+            "channel": {"$ref": "#/channels/stream"},
+            "summary": "What is said in one room, to who only listens.",
+            "messages": [{"$ref": f"#/channels/stream/messages/{key}"} for key in keys],
+            "bindings": {"http": STREAM},
+        }
 
     def _is_ambiguous(self, message: Message) -> bool:
         return sum((m.event, m.to_server) == (message.event, message.to_server) for m in self._contract.messages) > 1
@@ -178,10 +241,12 @@ class _Writer:
             "properties": {"reason": {"type": "string"}, "state": {"anyOf": [state, {"type": "null"}]}},
             "required": ["reason", "state"],
         }
-        key = f"room.state.{_key(room.pattern.text)}"
+        key = self._unique(f"room.state.{_key(room.pattern.text)}")
         payload = envelope("room.state", data, room=_ROOM, id=POSITION, needs_id=True)
         text = "The room's whole state. null: load it anew."
-        self._operation("send", self._room_key(room), key, _message("room.state", payload, text), None)
+        channel = self._room_keys[shape_of(room.pattern)]
+        self._operation("send", channel, key, _message("room.state", payload, text), None)
+        self._streamed.append(key)
 
     def _schema(self, annotation: Any, mode: Any) -> Schema:
         schema: Schema = draft_7(self._schemas.of(annotation, mode))
@@ -202,26 +267,11 @@ def _key(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text.replace("*", "any")).strip("_")
 
 
-def _same(one: str, other: str) -> bool:
-    return re.sub(r"\{\w+\}", "*", one) == re.sub(r"\{\w+\}", "*", other)
+def _streams(server: Schema) -> bool:
+    return server["protocol"] in ("http", "https")
 
 
-_BINDING: Schema = {
-    "method": "GET",
-    "query": {
-        "type": "object",
-        "properties": {
-            "client": {
-                "type": "string",
-                "pattern": "^[A-Za-z0-9_-]{8,64}$",
-                "description": "An id that one client keeps over its reconnects.",
-            },
-            "last_event_id": {
-                "type": "string",
-                "description": "The cursor: ROOM@EPOCH:OFFSET, each ROOM percent-encoded, joined by commas; or later.",
-            },
-            "state": {"const": "1", "description": "Asks for a room.state of the rooms that are joined at once."},
-        },
-    },
-    "bindingVersion": "0.1.0",
-}
+def _security(server: Schema, schemes: Schema) -> Schema:
+    """What one of a server needs; nothing where no scheme is known."""
+    names = [name for name in schemes if name != "subprotocol" or not _streams(server)]
+    return {"security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in names]} if names else {}

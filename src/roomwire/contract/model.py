@@ -61,7 +61,7 @@ class Contract:
     """What an application and its clients say to each other.
 
     Attributes:
-        messages: all messages, the client's first, by name.
+        messages: all messages, the client's first, by name, and of one name the most specific first.
         rooms: the rooms by pattern, the most specific first.
     """
 
@@ -71,7 +71,10 @@ class Contract:
 
 def contract_of(app: App) -> Contract:
     """Read an application's declarations."""
-    messages = (*(_of_handler(handler) for handler in app.router.handlers()), *_of_events(app))
+    messages = (
+        *sorted((_of_handler(handler) for handler in app.router.handlers()), key=_order),
+        *sorted(_of_events(app), key=_order),
+    )
     patterns: dict[str, Pattern] = {}
     hooks = [pattern for table in (app.rooms, app.snapshots) for pattern, _ in table.items()]
     for pattern in (*hooks, *(message.pattern for message in messages if message.pattern is not None)):
@@ -80,8 +83,16 @@ def contract_of(app: App) -> Contract:
         if (pattern.text.count("*"), pattern.text) < (known.text.count("*"), known.text):
             patterns[shape_of(pattern)] = pattern
     # More segments first: a template of TypeScript's has no end at a colon.
-    ordered = sorted(patterns.values(), key=lambda one: (-len(one.segments), one.rank, one.text))
+    ordered = sorted(patterns.values(), key=_specificity)
     return Contract(messages, tuple(_room(app, pattern, messages) for pattern in ordered))
+
+
+def _order(message: Message) -> tuple[Any, ...]:
+    return message.event, message.pattern is None, message.pattern and _specificity(message.pattern)
+
+
+def _specificity(pattern: Pattern) -> tuple[Any, ...]:
+    return -len(pattern.segments), pattern.rank, pattern.text
 
 
 def shape_of(pattern: Pattern) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -67,7 +68,8 @@ class Printer:
         if isinstance(schema, bool):
             return "unknown" if schema else "never"
         if "$ref" in schema:
-            return self._names[schema["$ref"].rpartition("/")[2]]
+            # A schema that is written by hand may refer to what is not here.
+            return self._names.get(schema["$ref"].rpartition("/")[2], "unknown")
         if "const" in schema or "enum" in schema:
             return _union(map(_literal, schema.get("enum", [schema.get("const")])))
         choices = schema.get("anyOf", schema.get("oneOf"))
@@ -127,6 +129,8 @@ class Printer:
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"  # as which pydantic writes it
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str | int | float | bool | None) else "unknown"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ERROR", "FROM_CLIENT", "FROM_SERVER", "POSITION", "envelope", "status"]
+__all__ = ["ERROR", "FROM_CLIENT", "FROM_SERVER", "IN_STREAMS", "POSITION", "envelope", "status"]
 
 Schema = dict[str, Any]
 
@@ -117,6 +117,18 @@ FROM_SERVER: dict[str, tuple[str, Schema, str | None, str | None]] = {
     ),
 }
 """By event: what it means, its data, whether it has a room, and its id: None, ``optional`` or ``position``."""
+
+IN_STREAMS = (
+    "session.welcome",
+    "room.state",
+    "room.removed",
+    "presence.state",
+    "presence.join",
+    "presence.leave",
+    "heartbeat",
+    "session.closing",
+)
+"""Those of `FROM_SERVER` that an event stream has (section 8)."""
 
 
 def envelope(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -11,6 +12,8 @@ __all__ = ["Schemas", "draft_7"]
 
 Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"
+_BY_NAME = frozenset(["properties", "patternProperties", "$defs", "definitions"])
+_VALUES = frozenset(["const", "default", "enum", "examples"])
 
 
 class Schemas:
@@ -57,7 +60,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def draft_7(schema: Any) -> Any:
-    """A schema of 2020-12 as AsyncAPI has it: draft 7, and of a discriminator its property's name."""
+    """A schema of 2020-12 as AsyncAPI has it: draft 7, without discriminators, and nothing that JSON cannot say."""
     if isinstance(schema, list):
         return [draft_7(item) for item in schema]
     if not isinstance(schema, dict):
@@ -71,8 +74,20 @@ def draft_7(schema: Any) -> Any:
             continue  # a mapping, in OpenAPI; each choice has its constant
         elif name == "items" and "prefixItems" in schema:
             continue
-        elif name in ("const", "default", "enum", "examples"):
-            out[name] = value
+        elif name in _BY_NAME and isinstance(value, dict):
+            # Its keys are names of the application's, and no words of JSON Schema.
+            out[name] = {key: draft_7(item) for key, item in value.items()}
+        elif name in _VALUES or isinstance(value, float):
+            out |= {name: value} if _is_json(value) else {}
         else:
             out[name] = draft_7(value)
     return out
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON has it: it has no infinite number."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
