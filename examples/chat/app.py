@@ -33,6 +33,16 @@ class Sent(BaseModel):
     key: int
 
 
+class NewMessage(BaseModel):
+    sender: str = Field(serialization_alias="from")
+    content: str
+    at: float
+    key: int
+
+
+message_new = app.event("message.new", NewMessage, room="chat:{channel}")
+
+
 @app.on_connect
 async def rooms_of(connection: Connection) -> list[str]:
     """The user's channels, from the database: joined without being asked for."""
@@ -52,12 +62,8 @@ async def send_message(connection: Connection, message: SendMessage, channel: st
     """
     at = time.time()
     key = await database.add_message(channel, connection.user, message.content, at)
-    publication = await app.publish(
-        f"chat:{channel}",
-        "message.new",
-        {"from": connection.user, "content": message.content, "at": at, "key": key},
-        exclude=connection,
-    )
+    new = NewMessage(sender=connection.user, content=message.content, at=at, key=key)
+    publication = await message_new.publish(new, channel=channel, exclude=connection)
     assert publication.id is not None  # it is kept in the history, so it has one
     return Sent(id=publication.id, key=key)
 
