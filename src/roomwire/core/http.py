@@ -130,7 +130,7 @@ class RequestParser:
             _refuse("the request target must be a path")
         path, _, query = target.partition("?")
         # As they came, and lowered here: h11's sequence of lowered names is dear to go through.
-        headers = tuple([(bytes(name).lower(), bytes(value)) for name, value in event.headers.raw_items()])
+        headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
         version = event.http_version.decode("ascii")
         head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure, version)
         _check_head(head)
