@@ -1,7 +1,8 @@
 """Entering: the way of one connection into one room, once it may, and out of it.
 
 The order is the point: subscribe, buffer what comes, read the past, and then, in one turn of the loop,
-queue the replay and go live (`roomwire.core.replay`). What cannot be proven complete becomes a
+queue the replay and go live (`roomwire.core.replay`). Who brings no position, and gets no state, has no past
+to wait for: it needs no replay, and goes live where the tail stands. What cannot be proven complete becomes a
 ``room.state``; until it is there the member goes on buffering. A live member that asks for the state is
 buffering and live until it is there.
 """
@@ -42,6 +43,10 @@ class Entering:
     def __init__(self, node: Node) -> None:
         self._node = node
 
+    def budget(self) -> Budget:
+        """What may wait for one connection, in the rooms that it enters together."""
+        return Budget(self._node.limits.replay_events, self._node.limits.replay_bytes)
+
     # --- before the reply
 
     async def enter(
@@ -53,7 +58,7 @@ class Entering:
         *,
         wants_state: bool = False,
     ) -> Membership:
-        """Subscribe, and buffer for the connection from now on.
+        """Subscribe, and buffer for the connection from now on, where it has a past to wait for.
 
         Returns:
             A membership to be read; over already, where the connection ended meanwhile or came into
@@ -63,16 +68,16 @@ class Entering:
             Unavailable: the backplane could not subscribe.
         """
         room = await self._node.hub.open(name)
-        assert room.tail is not None
-        keep = room.policy.history_size > 0
-        replay = Replay(room.tail, since, budget, wants_state=wants_state, keep_history=keep)
-        membership = Membership(room, connection, replay)
+        membership = Membership(room, connection)
         if connection._closing is not None or name in connection._memberships:
             membership.left = True
             self._node.hub.close(room)
             return membership
         connection._memberships[name] = membership
-        room.buffering.add(membership)
+        if since is not None or wants_state or room.newest is not None or _goes_on(room) is None:
+            assert room.tail is not None
+            keep = room.policy.history_size > 0
+            _buffer(membership, Replay(room.tail, since, budget, wants_state=wants_state, keep_history=keep))
         return membership
 
     async def read(self, membership: Membership) -> None:
@@ -82,8 +87,7 @@ class Entering:
             Unavailable: the newest events, which it is to be sent, cannot be read.
         """
         room, replay = membership.room, membership.replay
-        while not membership.left:
-            assert replay is not None
+        while replay is not None and not membership.left:
             step = replay.step(self._node.runtime.now())
             if isinstance(step, Finished):
                 found = _newest_for(room, step.outcome)
@@ -106,7 +110,12 @@ class Entering:
     def outcome(self, membership: Membership) -> Outcome:
         """How it ended, as of this moment; act on it in this turn of the loop."""
         replay = membership.replay
-        assert replay is not None
+        if replay is None:
+            position = _goes_on(membership.room)
+            if position is not None:
+                return Outcome(position, None, None)
+            assert membership.room.tail is not None
+            replay = _buffer(membership, Replay(membership.room.tail, None, self.budget()))
         now = self._node.runtime.now()
         step = replay.step(now)
         if not isinstance(step, Finished):
@@ -132,7 +141,8 @@ class Entering:
             self._go_live(membership, outcome, outcome.replay)
 
     def _go_live(self, membership: Membership, outcome: Outcome, entries: Sequence[Entry]) -> None:
-        self._write_entries(membership, entries)
+        if entries:
+            self._write_entries(membership, entries)
         found = _newest_for(membership.room, outcome)
         if found is not None:
             found.write(membership, self._node.runtime.now())
@@ -213,10 +223,11 @@ class Entering:
         if membership.replay is not None:
             membership.replay.demand(reason)
         elif room.tail is not None:
-            limits = self._node.limits
-            membership.replay = Replay.resetting(room.tail, Budget(limits.replay_events, limits.replay_bytes))
-            room.buffering.add(membership)
-            self._node.attend(membership.connection, self._refresh, membership, reason)
+            replay = _buffer(membership, Replay.resetting(room.tail, self.budget()))
+            if membership.live:
+                self._node.attend(membership.connection, self._refresh, membership, reason)
+            else:
+                replay.demand(reason)
 
     async def _refresh(self, membership: Membership, reason: str) -> None:
         entries = await self._give_state(membership, reason)
@@ -255,13 +266,27 @@ class Entering:
         self._node.hub.close(room)
 
     def _end_replay(self, membership: Membership) -> None:
-        membership.room.buffering.discard(membership)
         if membership.replay is not None:
+            membership.room.buffering.discard(membership)
             membership.replay.release()
             membership.replay = None
 
 
 def _newest_for(room: Room, outcome: Outcome) -> newest.Newest | None:
     """What who joins is sent at once: where it has no position, and gets no state."""
-    joins = outcome.recovered is None and outcome.reason is None
-    return room.newest if joins and room.frozen is None else None
+    if room.newest is None or room.frozen is not None:
+        return None
+    return room.newest if outcome.recovered is None and outcome.reason is None else None
+
+
+def _buffer(membership: Membership, replay: Replay) -> Replay:
+    """From now on what comes waits for the outcome of `replay`."""
+    membership.replay = replay
+    membership.room.buffering.add(membership)
+    return replay
+
+
+def _goes_on(room: Room) -> Position | None:
+    """Where who joins without a past stands; None where the tail does not know."""
+    tail = room.tail
+    return tail.position if tail is not None and tail.need is Need.NONE else None

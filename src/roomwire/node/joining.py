@@ -98,8 +98,8 @@ class Joining:
             Unavailable: the backplane cannot be reached. All joins are undone.
         """
         joins = Joins()
-        budget = self._budget()
         entering = self._node.entering
+        budget = entering.budget()
         try:
             for room in dict.fromkeys((*way.auto, *cursor)):
                 refusal = await self._refusal(connection, way, room)
@@ -261,7 +261,7 @@ class Joining:
         known = connection._memberships.get(command.room)
         if known is None:
             membership = await self._enter(
-                connection, way, command.room, command.since, self._budget(), wants_state=command.state
+                connection, way, command.room, command.since, self._node.entering.budget(), wants_state=command.state
             )
             await self._read(membership)
             if not membership.left:
@@ -303,7 +303,7 @@ class Joining:
         try:
             if room in connection._memberships or room in way.revoked:
                 return
-            membership = await self._enter(connection, way, room, None, self._budget())
+            membership = await self._enter(connection, way, room, None, self._node.entering.budget())
             await self._read(membership)
             if not membership.left:
                 outcome = self._node.entering.outcome(membership)
@@ -315,9 +315,6 @@ class Joining:
     def _reserve(self, connection: Connection, way: Way, room: str) -> None:
         if not ways.reserve(connection, way, room, self._node.limits.rooms):
             raise EventError("too_many_rooms", f"a connection is in at most {self._node.limits.rooms} rooms")
-
-    def _budget(self) -> Budget:
-        return Budget(self._node.limits.replay_events, self._node.limits.replay_bytes)
 
     def position_of(self, membership: Membership) -> Position | None:
         """Where a member stands; None while it waits for a state."""

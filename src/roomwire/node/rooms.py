@@ -58,15 +58,16 @@ class Membership:
         left: whether it is over.
         behind: its position moved on without an event, and it has not been told yet.
         listed: whether it was told the list of members.
-        replay: what it waits for before it is live, or, being live, before it has the state that it asked for.
+        replay: what it waits for before it is live, or, being live, before it has the state that it asked for;
+            None where it waits for nothing.
     """
 
     __slots__ = ("behind", "connection", "kind", "left", "link", "listed", "replay", "room")
 
-    def __init__(self, room: Room, connection: Connection, replay: Replay) -> None:
+    def __init__(self, room: Room, connection: Connection) -> None:
         self.room = room
         self.connection = connection
-        self.replay: Replay | None = replay
+        self.replay: Replay | None = None
         self.link: Link | None = None
         self.kind: Kind | None = None
         self.left = False
