@@ -52,7 +52,8 @@ def test_a_wrong_type_and_a_mistake_that_is_none_are_found(copy: Path) -> None:
     with (types / "mistakes.ts").open("a") as mistakes:
         mistakes.write("\n// @ts-expect-error\nchat.close();\n")
     declarations = copy / "src" / "roomwire" / "client" / "js" / "roomwire.d.ts"
-    declarations.write_text(declarations.read_text().replace("whenOpen(): Promise<void>", "whenOpen(): Promise<Missing>", 1))
+    broken = declarations.read_text().replace("whenOpen(): Promise<void>", "whenOpen(): Promise<Missing>", 1)
+    declarations.write_text(broken)
     code, report = run_tsc(types)
     assert code != 0
     found = set(re.findall(r"(uses|mistakes|roomwire\.d)\.ts\(\d+,\d+\): error (TS\d+)", report))
