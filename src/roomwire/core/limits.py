@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-__all__ = ["UNREAD_STATES", "Limits", "TokenBucket"]
+__all__ = ["UNREAD_STATES", "Limits", "Rate", "Rates", "TokenBucket"]
 
 UNREAD_STATES = 5
 """States of the largest size that may wait for a reader, besides a replay of the largest size: the node makes
@@ -125,40 +125,78 @@ class Limits:
         return self.replay_bytes + _EVENT * self.replay_events + UNREAD_STATES * self.max_state_size
 
 
-class TokenBucket:
-    """So many a second on average, so many at once.
+class Rate:
+    """So many tokens a second on average, so many at once: the rule of many buckets.
 
-    It holds one float, the time at which it will be full again (the "virtual scheduling"
-    form of the generic cell rate algorithm, ITU-T I.371), so an idle bucket costs nothing.
+    A bucket is one float, the time at which it will be full again (the "virtual scheduling"
+    form of the generic cell rate algorithm, ITU-T I.371), so an idle bucket costs nothing. It begins full, as 0.0.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens of a full bucket.
+
+    Attributes:
+        cost: seconds for a token.
+        burst_seconds: what a bucket may be short of being full.
+    """
+
+    __slots__ = ("burst_seconds", "cost")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.cost = 1.0 / rate
+        # Half a token more, so that sums of floats never refuse the last one; tokens are whole.
+        self.burst_seconds = (burst + 0.5) / rate
+
+    def taken(self, full_at: float, now: float, amount: int = 1) -> float | None:
+        """The bucket `full_at` after `amount` tokens were taken; None where there are too few."""
+        full_at = (full_at if full_at > now else now) + amount * self.cost
+        return None if full_at - now > self.burst_seconds else full_at
+
+
+class Rates:
+    """The rates that all connections of a node have in common.
+
+    Args:
+        limits: the node's.
+    """
+
+    __slots__ = ("bytes", "frames", "messages")
+
+    def __init__(self, limits: Limits) -> None:
+        self.frames = Rate(limits.frames_per_second, limits.frame_burst)
+        self.messages = Rate(limits.messages_per_second, limits.message_burst)
+        self.bytes = Rate(limits.bytes_per_second, limits.byte_burst)
+
+
+class TokenBucket:
+    """One bucket with a `Rate` of its own.
 
     Args:
         rate: tokens a second.
         burst: tokens of a full bucket. A bucket begins full.
     """
 
-    __slots__ = ("_burst_seconds", "_cost", "_full_at")
+    __slots__ = ("_full_at", "_rate")
 
     def __init__(self, rate: float, burst: float) -> None:
-        self._cost = 1.0 / rate
-        # Half a token more, so that sums of floats never refuse the last one; tokens are whole.
-        self._burst_seconds = (burst + 0.5) / rate
+        self._rate = Rate(rate, burst)
         self._full_at = 0.0
 
     def take(self, now: float, amount: int = 1) -> bool:
         """Take `amount` tokens; False, and nothing taken, where there are too few."""
-        full_at = (self._full_at if self._full_at > now else now) + amount * self._cost
-        if full_at - now > self._burst_seconds:
+        full_at = self._rate.taken(self._full_at, now, amount)
+        if full_at is None:
             return False
         self._full_at = full_at
         return True
 
     def charge(self, now: float, amount: int) -> None:
         """Take `amount` tokens, also where there are too few."""
-        self._full_at = (self._full_at if self._full_at > now else now) + amount * self._cost
+        self._full_at = (self._full_at if self._full_at > now else now) + amount * self._rate.cost
 
     def is_spent(self, now: float) -> bool:
         """Whether more was charged than there was."""
-        return self._full_at - now > self._burst_seconds
+        return self._full_at - now > self._rate.burst_seconds
 
     def is_full(self, now: float) -> bool:
         """Whether it is as it began."""

@@ -17,7 +17,7 @@ from itertools import islice
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.commands import Call, Command, Heartbeat, Invalid, Resume
 from roomwire.core.eventstream import MAX_HEARD
-from roomwire.core.limits import Limits, TokenBucket
+from roomwire.core.limits import Limits, Rates
 from roomwire.core.notices import Failed
 
 __all__ = ["Session"]
@@ -35,6 +35,7 @@ class Session:
     Args:
         limits: the node's limits.
         now: monotonic seconds.
+        rates: those of `limits`, for all sessions of a node together; its own, where none are given.
         expires_in: seconds until the credential expires; None for never.
         must_resume: whether the handshake promised a ``session.resume`` (``last_event_id=later``).
         hears: whether the peer can say anything.
@@ -46,14 +47,15 @@ class Session:
     __slots__ = (
         "_active_at",
         "_beat_at",
-        "_byte_bucket",
+        "_bytes",
         "_errors",
         "_expires_at",
-        "_frame_bucket",
+        "_frames",
         "_heard_at",
         "_limits",
-        "_message_bucket",
+        "_messages",
         "_paused_at",
+        "_rates",
         "_resume_by",
         "_unheard",
         "opened_at",
@@ -63,15 +65,15 @@ class Session:
         self,
         limits: Limits,
         now: float,
+        rates: Rates | None = None,
         *,
         expires_in: float | None = None,
         must_resume: bool = False,
         hears: bool = True,
     ) -> None:
         self._limits = limits
-        self._frame_bucket = TokenBucket(limits.frames_per_second, limits.frame_burst)
-        self._message_bucket = TokenBucket(limits.messages_per_second, limits.message_burst)
-        self._byte_bucket = TokenBucket(limits.bytes_per_second, limits.byte_burst)
+        self._rates = rates or Rates(limits)
+        self._frames = self._messages = self._bytes = 0.0  # buckets, see `roomwire.core.limits.Rate`
         self._errors: deque[float] | None = None
         self.opened_at = self._heard_at = self._active_at = now
         self._beat_at = now + limits.heartbeat_interval
@@ -86,8 +88,12 @@ class Session:
             self._unheard += size
             return _NOT_ASKED if self._unheard > MAX_HEARD else None
         self._heard_at = now
-        if not (self._frame_bucket.take(now, frames) and self._byte_bucket.take(now, size)):
+        rates = self._rates
+        by_frames = rates.frames.taken(self._frames, now, frames)
+        by_bytes = rates.bytes.taken(self._bytes, now, size)
+        if by_frames is None or by_bytes is None:
             return Closing.of(CloseCode.RATE_LIMITED)
+        self._frames, self._bytes = by_frames, by_bytes
         return None
 
     def receive(self, command: Command, now: float) -> Failed | Closing | None:
@@ -101,8 +107,10 @@ class Session:
         promised = self._resume_by != _NEVER and not isinstance(command, Heartbeat)
         if promised and not isinstance(command, Resume):
             return _RESUME_FIRST
-        if not self._message_bucket.take(now):
+        left = self._rates.messages.taken(self._messages, now)
+        if left is None:
             return Failed(command.ref, "rate_limited", "too many messages, slow down")
+        self._messages = left
         if promised:
             self._resume_by = _NEVER
         if isinstance(command, Resume) and len(command.rooms) > self._limits.rooms:

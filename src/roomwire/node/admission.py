@@ -19,6 +19,7 @@ from roomwire.core.closing import CloseCode
 from roomwire.core.errors import EventError, HandshakeRefused, InvalidCursor, LocalError, Refusal, Unavailable
 from roomwire.core.eventstream import StreamRequest, read_stream_request
 from roomwire.core.identity import Identity, is_client_id, is_user
+from roomwire.core.limits import Rates
 from roomwire.core.positions import Position, is_room_name, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.core.session import Session
@@ -67,6 +68,7 @@ class Admissions:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._rates = Rates(node.limits)
         self.pending = 0
         self._idle: anyio.Event | None = None
 
@@ -146,6 +148,7 @@ class Admissions:
         session = Session(
             node.limits,
             node.runtime.now(),
+            self._rates,
             expires_in=identity.expires_in,
             must_resume=later,
             hears=protocol.liveness.hears,
