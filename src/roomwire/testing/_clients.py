@@ -65,10 +65,14 @@ class _Factory(Generic[_S]):
         self._timeout = timeout
         self._sockets: list[_S] = []
 
-    def abort(self) -> None:
-        """End what is open still, at once."""
+    def abort(self) -> list[str]:
+        """End what is open still, at once; gives the ``session`` of every connection there was."""
+        sessions = []
         while self._sockets:
-            self._sockets.pop().abort()
+            sock = self._sockets.pop()
+            sock.abort()
+            sessions += [sock.talk.welcome["session"]] if sock.talk.welcome else []
+        return sessions
 
     def glance(self) -> None:
         """Take in what has come to every connection, for the transcript."""

@@ -9,9 +9,9 @@ import pytest
 from roomwire.app import App
 from roomwire.config import Settings
 from roomwire.testing._clients import AsyncClient, Client, MakeToken
-from roomwire.testing._fixtures import make_async_client, make_client
+from roomwire.testing._fixtures import make_async_client, make_client, make_server
 from roomwire.testing._plugin import KIT, scope_of
-from roomwire.testing._server import Server, TokenMaker, running_server
+from roomwire.testing._server import Server, TokenMaker
 
 __all__ = ["async_client", "client", "server", "token"]
 
@@ -19,8 +19,7 @@ __all__ = ["async_client", "client", "server", "token"]
 @pytest.fixture(scope=scope_of)
 def server(pytestconfig: pytest.Config, roomwire_app: App, roomwire_settings: Settings) -> Iterator[Server]:
     """The application on a real port, in a thread of its own."""
-    with running_server(roomwire_app, roomwire_settings, pytestconfig.stash[KIT].transcript) as server:
-        yield server
+    yield from make_server(pytestconfig.stash[KIT], roomwire_app, roomwire_settings)
 
 
 @pytest.fixture(scope=scope_of)

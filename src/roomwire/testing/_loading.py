@@ -9,6 +9,8 @@ from roomwire.core.errors import ConfigError
 
 __all__ = ["load_app"]
 
+__tracebackhide__ = True  # pytest shows the application's own lines
+
 
 def load_app(target: str) -> App:
     """Import ``module:attribute``. What the module raises is raised as it is, with its traceback.
@@ -25,6 +27,8 @@ def load_app(target: str) -> App:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         raise ConfigError(f'roomwire_app "{target}": no module {error.name}; is its folder in sys.path?') from None
+    except SystemExit as error:  # pytest would take it for its own
+        raise ConfigError(f'roomwire_app "{target}": importing {module_name} ended with SystemExit: {error}') from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigError(f'roomwire_app "{target}": the module {module_name} has no attribute {part}')

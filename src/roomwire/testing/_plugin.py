@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Literal, cast
 
 import pytest
 
 from roomwire.config import Loaded
+from roomwire.core.errors import ConfigError, PluginError
 from roomwire.testing._clients import AsyncClient, Client
 from roomwire.testing._server import configured
 from roomwire.testing._transcript import Transcript
@@ -31,32 +33,55 @@ class Kit:
         transcript: of the test that runs.
         clients: what may hold frames that no test has read yet.
         timeout: seconds that an operation may take.
+        outlives_tests: whether a server serves more tests than one.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.transcript = Transcript()
         self.clients: list[Client | AsyncClient] = []
         self.timeout = _timeout(config)
+        self.outlives_tests = scope_of("", config) != "function"
         self._root = config.rootpath
         self._file = config.getini("roomwire_config")
         self._target = config.getini("roomwire_app")
         self._prefixed = config.getini("roomwire_fixtures") == "prefixed"
         self._loaded: Loaded | None = None
-        self._exported: list[str] = []
+        self._exported: dict[str, str | None] = {}
         self._reported = 0
         # Where `roomwire dev` looks for the application's modules.
         self._path = str(((self._root / self._file).parent if self._file else self._root).resolve())
 
     def loaded(self) -> Loaded:
-        """The configuration, read once. Like `roomwire run` it gives the application the variables of ``.env``."""
+        """The configuration, read once. Like `roomwire run` it gives the application the variables of ``.env``.
+
+        The variable that the secret is taken from holds the tests' secret: an application that verifies tokens itself,
+        on its routes, takes those of the fixture `token` too.
+
+        Raises:
+            ConfigError: the file cannot be read, or is wrong.
+        """
         if self._loaded is None:
             path = self._root / self._file if self._file else None
-            self._loaded = configured(path, environ=os.environ, cwd=self._root)
-            for name, value in self._loaded.env_file.items():
+            self._loaded = loaded = configured(path, environ=os.environ, cwd=self._root)
+            for name, value in loaded.env_file.items():
                 if name not in os.environ:
-                    os.environ[name] = value
-                    self._exported.append(name)
+                    self._export(name, value)
+            auth, reference = loaded.settings.auth, loaded.origin("auth", "options", "secret").reference
+            if auth.type == "jwt" and reference.startswith("env:"):
+                self._export(reference.removeprefix("env:"), auth.options["secret"])
         return self._loaded
+
+    def _export(self, name: str, value: str) -> None:
+        self._exported.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
+
+    @contextlib.contextmanager
+    def plainly(self) -> Iterator[None]:
+        """What is wrong with the configuration fails a test by its text alone: it has what to do, and where."""
+        try:
+            yield
+        except (ConfigError, PluginError, pytest.UsageError) as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
     def target(self) -> str:
         """The import string of the application.
@@ -80,9 +105,14 @@ class Kit:
         return f"roomwire: {self._target or self._file or 'fixture roomwire_app'} ({names})"
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Refuse to take another plugin's names."""
+        """Refuse to take another plugin's names; and have the environment ready before a test imports anything."""
         if self._path not in sys.path:
             sys.path.insert(0, self._path)
+        if self._file:
+            try:
+                self.loaded()
+            except ConfigError as error:
+                raise pytest.UsageError(f"roomwire_config: {error}") from None
         if self._prefixed:
             return
         for name, plugin in session.config.pluginmanager.list_name_plugin():
@@ -99,8 +129,11 @@ class Kit:
 
     def pytest_unconfigure(self) -> None:
         """Leave the process as it was."""
-        for name in self._exported:
-            os.environ.pop(name, None)
+        for name, before in self._exported.items():
+            if before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before
         if self._path in sys.path:
             sys.path.remove(self._path)
 

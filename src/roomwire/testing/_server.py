@@ -7,7 +7,7 @@ handler that blocks holds up no deadline.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
-import anyio.from_thread
 
 from roomwire.app import App
 from roomwire.config import AuthSettings, Loaded, Settings, load
@@ -24,13 +23,19 @@ from roomwire.core.errors import LocalError
 from roomwire.node.node import Node
 from roomwire.node.scope import Scope
 from roomwire.serving import build_node
+from roomwire.testing._thread import ServerThread
 from roomwire.testing._transcript import Transcript
 
 __all__ = ["Server", "TokenMaker", "configured", "running_server"]
 
+__tracebackhide__ = True  # pytest shows the test's own line
+
 _T = TypeVar("_T")
+_START = 30.0
+"""Seconds that a server has to start: its application's lifespan may have something to do."""
 _END = 10.0
 """Seconds that a server has to end."""
+_POLL = 0.002
 _HASTE = {"drain_timeout": 3.0, "reconnect_spread": 0.0}
 
 
@@ -46,7 +51,7 @@ class Server:
         http_url: of the server's root, without a slash at the end.
     """
 
-    def __init__(self, node: Node, settings: Settings, port: int, portal: anyio.from_thread.BlockingPortal) -> None:
+    def __init__(self, node: Node, settings: Settings, port: int, thread: ServerThread, timeout: float) -> None:
         self.node = node
         self.app: App = node.app
         self.settings = settings
@@ -54,7 +59,8 @@ class Server:
         self.path = settings.server.path
         self.url = f"ws://127.0.0.1:{port}{self.path}"
         self.http_url = f"http://127.0.0.1:{port}"
-        self._portal = portal
+        self._thread = thread
+        self._timeout = timeout
 
     def __repr__(self) -> str:
         return f"<Server {self.url}>"
@@ -64,44 +70,71 @@ class Server:
 
         ``server.call(app.publish, "chat:general", "told", {"text": "hi"})``. In an async test it holds the test's loop
         up for so long; the server's goes on.
+
+        Raises:
+            LocalError: it took longer than the ``roomwire_timeout``, and was cancelled.
         """
 
         async def run() -> _T:
             with Scope(self.node):
                 return await function(*arguments, **options)
 
-        return self._portal.call(run)
+        name = getattr(function, "__qualname__", repr(function))
+        return self._thread.call(run, self._timeout, f"{name} did not return")
+
+    def forget(self, sessions: Collection[str]) -> None:
+        """Wait until the server has noticed that these connections ended: the next test meets nobody of this one.
+
+        Args:
+            sessions: their ``session``, as the welcome has it.
+        """
+
+        async def gone() -> None:
+            while not self.node.connections.keys().isdisjoint(sessions):  # noqa: ASYNC110  a node tells nobody of an end
+                await anyio.sleep(_POLL)
+
+        self._thread.call(gone, self._timeout, "the server did not notice that connections ended")
 
 
 @contextmanager
-def running_server(app: App, settings: Settings, transcript: Transcript) -> Iterator[Server]:
+def running_server(app: App, settings: Settings, transcript: Transcript, timeout: float = 5.0) -> Iterator[Server]:
     """Serve until the end of the block; what makes the node fail is raised there.
 
     Args:
         app: the application.
         settings: such as those of `configured`.
         transcript: what the server logs goes there too.
+        timeout: seconds that a `Server.call` may take.
+
+    Raises:
+        LocalError: the server did not start within 30 seconds, or did not end within 10.
     """
     node = build_node(app, settings)
+    addresses: Future[Sequence[str]] = Future()
+
+    async def serve() -> None:
+        try:
+            await node.serve(ready=addresses.set_result)
+        except BaseException as error:
+            if not addresses.done():
+                addresses.set_exception(error)
+            raise
+
     transcript.listen()
+    thread = ServerThread()
     try:
-        with anyio.from_thread.start_blocking_portal("asyncio") as portal:
-            ended, addresses = _started(node, portal)
-            try:
-                yield Server(node, settings, int(addresses[0].rpartition(":")[2]), portal)
-            finally:
-                if not ended.done():
-                    portal.call(node.drain.run)
-                ended.result(_END)
+        ended = thread.start(serve)
+        found = thread.result(addresses, _START, "the server did not start")
+        try:
+            yield Server(node, settings, int(found[0].rpartition(":")[2]), thread, timeout)
+        finally:
+            if not ended.done():
+                drained = thread.start(node.drain.run)
+                thread.result(drained, _END, "the server did not drain")
+            thread.result(ended, _END, "the server did not end")
     finally:
         transcript.ignore()
-
-
-def _started(node: Node, portal: anyio.from_thread.BlockingPortal) -> tuple[Future[Any], Sequence[str]]:
-    async def serve(*, task_status: anyio.abc.TaskStatus[Sequence[str]]) -> None:
-        await node.serve(ready=task_status.started)
-
-    return portal.start_task(serve)
+        thread.end(_END)
 
 
 def configured(config: Path | None, *, environ: Mapping[str, str], cwd: Path) -> Loaded:
@@ -121,12 +154,16 @@ def configured(config: Path | None, *, environ: Mapping[str, str], cwd: Path) ->
     secret = secrets.token_urlsafe(48)
     loaded = Loaded(Settings(), None)
     if config is not None:
-        keys = ("secret", "public_key", "jwks_url")
+        # Of the variables that production sets, and that nobody needs here.
+        keys = ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "host")
+        unset = {f"server.{key}": "127.0.0.1" for key in keys} | {"server.port": "0"}
+        unset |= {f"auth.options.{key}": secret for key in ("secret", "public_key", "jwks_url")}
         loaded = load(
             config,
             environ=environ,
             cwd=cwd,
-            fallbacks={f"auth.options.{key}": secret for key in keys},
+            overrides={"server.workers": 1},
+            fallbacks=unset,
             without=("backplane", "metrics", "api"),
         )
     settings = loaded.settings

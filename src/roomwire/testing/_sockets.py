@@ -5,9 +5,10 @@ The socket belongs to no loop: a connection may be opened in one, used in the ne
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
-from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
@@ -82,7 +83,12 @@ class BaseSocket:
 
 
 class BlockingSocket(BaseSocket):
-    """For tests without async."""
+    """For tests without async, and for several threads at once: one that waits reads, and wakes the others."""
+
+    def __init__(self, target: Target, transcript: Transcript, timeout: float) -> None:
+        super().__init__(target, transcript, timeout)
+        self._turn = threading.Condition()
+        self._reading = False
 
     def drive(self, operation: Operation[_T], what: str, timeout: float | None = None) -> _T:
         """Carry it out.
@@ -92,38 +98,82 @@ class BlockingSocket(BaseSocket):
         """
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        try:
-            while True:
-                try:
-                    next(operation)
-                except StopIteration as done:
-                    self._step(self._flush, deadline)
-                    result: _T = done.value
-                    return result
-                self._step(self._flush, deadline)
-                if self.talk.closed is None:
-                    self._step(self._read, deadline)
-        except TimeoutError:
-            raise self._late(what, seconds) from None
-        finally:
-            operation.close()
+        with self._turn:
+            try:
+                while True:
+                    try:
+                        next(operation)
+                    except StopIteration as done:
+                        self._flush(deadline)
+                        result: _T = done.value
+                        return result
+                    self._flush(deadline)
+                    if self.talk.closed is None:
+                        self._read(deadline)
+            except TimeoutError:
+                raise self._late(what, seconds) from None
+            finally:
+                operation.close()
 
-    def _step(self, step: Callable[[socket.socket], None], deadline: float) -> None:
+    def abort(self) -> None:
+        """See `BaseSocket.abort`. Another thread that waits is told."""
+        with self._turn:
+            if self._reading and self.socket is not None:
+                with contextlib.suppress(OSError):
+                    self.socket.shutdown(socket.SHUT_RDWR)
+                return self._left()
+            return super().abort()
+
+    def _left(self) -> None:
+        self.socket = None  # closed by the thread that reads from it
+        if self.talk.closed is None:
+            self.talk.closed = (1006, "")
+
+    def glance(self) -> None:
+        """See `BaseSocket.glance`. What another thread waits for is its own."""
+        with self._turn:
+            if not self._reading:
+                super().glance()
+
+    def _flush(self, deadline: float) -> None:
+        while self.talk.outgoing:
+            sock = self._sock()
+            sock.settimeout(_until(deadline))
+            try:
+                del self.talk.outgoing[: sock.send(self.talk.outgoing)]
+            except TimeoutError:
+                raise
+            except OSError:
+                self.talk.outgoing.clear()
+                self._broke()
+
+    def _read(self, deadline: float) -> None:
+        if self._reading:
+            if not self._turn.wait(_until(deadline)):
+                raise TimeoutError
+            return
         sock = self._sock()
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        sock.settimeout(_until(deadline))
+        self._reading = True
+        self._turn.release()
         try:
-            step(sock)
+            data = sock.recv(_READ)
         except TimeoutError:
             raise
         except OSError:
-            self._broke()
+            data = b""
+        finally:
+            self._turn.acquire()
+            self._reading = False
+            self._turn.notify_all()
+        if self.socket is None:
+            sock.close()
+        elif self.talk.closed is None:
+            self.talk.feed(data)
 
-    def _flush(self, sock: socket.socket) -> None:
-        while self.talk.outgoing:
-            del self.talk.outgoing[: sock.send(self.talk.outgoing)]
 
-    def _read(self, sock: socket.socket) -> None:
-        self.talk.feed(sock.recv(_READ))
+def _until(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())
 
 
 class AsyncSocket(BaseSocket):

@@ -82,6 +82,7 @@ class Talk:
         self._handshake: ClientHandshake | None = None
         self._websocket: WebSocket | None = None
         self._count = 0
+        self._began = 0.0
         self._positions: dict[str, Position] = {}
         self._joining: dict[str, str] = {}
 
@@ -112,7 +113,8 @@ class Talk:
             accepted = self._handshake.receive(data)
         except HandshakeRejected as error:
             self._note(f"<- {error}")
-            raise Refused(error.status, error.error, error.detail, dict(error.headers)) from None
+            cause = self.transcript.failure_since(self._began) if error.status >= 500 else None
+            raise Refused(error.status, error.error, error.detail, dict(error.headers)) from cause
         if accepted is None:
             return
         self._note(f"<- 101 {accepted.subprotocol or ''}".rstrip())
@@ -168,6 +170,7 @@ class Talk:
     def opened(self) -> Operation[None]:
         """The handshake and the welcome."""
         target = self.target
+        self._began = time.time()
         self.transcript.hide(target.token or "")
         query = urlencode(target.query, quote_via=quote)
         path = f"{target.path}?{query}" if query else target.path
