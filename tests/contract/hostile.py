@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -85,6 +87,8 @@ class Fields(BaseModel):
     id: UUID
     different: frozenset[str]
     whatever: Any
+    act: Callable[[], int]
+    hidden: int = Field(default=0, exclude=True)
 
 
 class More(BaseModel):
@@ -195,9 +199,12 @@ def make(seed: int = 0) -> App:
         lambda name=name: app.on(name, joined=False)(_handler(DATA[name])) for name in DATA if DATA[name] is not None
     ]
     steps += [
-        lambda room=room, number=number: app.event(Event("in.room", TYPES[number % 2], room=room))
+        lambda room=room, number=number: app.event(
+            Event("in.room", Cat if room == "*:*" else TYPES[number % 2], room=room)
+        )
         for number, room in enumerate(ROOMS)
     ]
+    steps += [lambda room=room: app.on("in.room", room=re.sub(r"\{\w+\}", "*", room))(_handler(int)) for room in ROOMS]
     steps += [lambda event=event: app.event(event, int) for event in EVENTS]
     random.Random(seed).shuffle(steps)
     for step in steps:

@@ -110,10 +110,25 @@ class TestNamesThatAreHardToWriteDown:
         assert "items" in fields["default"]
         assert {"discriminator", "examples"} <= fields.keys()
 
+    def test_no_field_is_required_that_is_not_there(self) -> None:
+        schemas = self.DOCUMENT["components"]["schemas"]
+        assert "hidden" in schemas["Fields-Input"]["properties"]
+        for schema in schemas.values():
+            assert set(schema.get("required", ())) <= schema.get("properties", {}).keys()
+
     def test_an_infinite_default_is_left_out(self) -> None:
         fields = self.DOCUMENT["components"]["schemas"]["Fields-Input"]["properties"]
         assert "default" not in fields["endless"]
         assert fields["rank"] == {"$ref": "#/components/schemas/Rank"}
+
+
+def test_of_rooms_the_pattern_with_names_is_told() -> None:
+    app = App()
+    app.event("one", int, room="chat:*")
+    app.event("other", int, room="chat:{channel}")
+    app.event("third", int, room="chat:{a}")
+    document = document_of(app)
+    assert [channel["address"] for channel in document["channels"].values()] == ["/ws", "chat:{a}", "/sse"]
 
 
 class TestStreams:

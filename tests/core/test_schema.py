@@ -12,7 +12,7 @@ from roomwire.core.errors import DeclarationError, LocalError
 from roomwire.core.patterns import Pattern, PatternTie
 from roomwire.core.publication import compose
 from roomwire.core.routing import Handler
-from roomwire.core.schema import EventSchema, EventTable, InvalidData
+from roomwire.core.schema import EventSchema, EventTable, InvalidData, write_event
 
 
 class Author(BaseModel):
@@ -43,8 +43,13 @@ class TestData:
         assert str(caught.value).endswith(" does not fit its declaration: from.name: Input should be a valid string")
         assert "4711" not in str(caught.value)
 
+    def test_of_many_faults_some_are_told(self) -> None:
+        with pytest.raises(InvalidData) as caught:
+            EventSchema("e", list[int]).encode(["x"] * 100)
+        assert [path for path, _ in caught.value.faults] == [str(number) for number in range(20)]
+
     def test_a_model_that_was_changed_to_what_does_not_fit(self) -> None:
-        message = Message(**{"from": Author(name="ann")})
+        message = Message(**{**DATA, "from": Author(name="ann")})
         message.sender.name = 4711  # type: ignore[assignment]
         with pytest.raises(InvalidData) as caught:
             MESSAGE.encode(message)
@@ -76,6 +81,19 @@ class TestData:
         with pytest.raises(DeclarationError):
             EventSchema(name, data, room=room)
 
+    def test_a_type_that_is_not_complete_yet(self) -> None:
+        class Incomplete(BaseModel):
+            other: Defined
+
+        with pytest.raises(DeclarationError, match="not defined yet"):
+            EventSchema("e", Incomplete)
+
+        class Defined(BaseModel):
+            x: int
+
+        Incomplete.model_rebuild()
+        assert EventSchema("e", Incomplete).encode({"other": {"x": 1}}) == b'{"other":{"x":1}}'
+
 
 class TestRooms:
     def test_the_pattern_is_filled(self) -> None:
@@ -104,6 +122,16 @@ class TestRooms:
         with pytest.raises(LocalError, match=r"declared for the rooms chat:\{channel\}, not for board:1"):
             compose("board:1", MESSAGE, DATA, max_size=1000)
 
+    @pytest.mark.parametrize("event", ["other", MESSAGE])
+    def test_what_is_no_room_s_name_is_told_so(self, event: Any) -> None:
+        with pytest.raises(LocalError, match="no room name"):
+            write_event(event, "", DATA)
+
+    @pytest.mark.parametrize("name", ["", "ä", "room.joined", "ack"])
+    def test_a_name_that_an_application_cannot_use(self, name: str) -> None:
+        with pytest.raises(LocalError, match=r"no event name|belongs to the protocol"):
+            write_event(name, None, 1)
+
 
 class TestTable:
     def test_the_most_specific_declaration_holds(self) -> None:
@@ -118,6 +146,8 @@ class TestTable:
         assert (table.find("f", "x"), table.find("f", None), table.find("g", "x")) == (anywhere, anywhere, None)
         with pytest.raises(LocalError, match=r"chat:lobby, chat:\{c\}, not for x"):
             table.find("e", "x")
+        with pytest.raises(LocalError, match="no room name"):
+            table.find("e", "")
         with pytest.raises(LocalError, match="several rooms"):
             table.find("e", None)
 
@@ -131,7 +161,7 @@ class TestTable:
 
 def test_an_ack_is_written_by_the_aliases_too() -> None:
     async def handler() -> Message:
-        return Message(**{"from": Author(name="ann")})
+        return Message(**{**DATA, "from": Author(name="ann")})
 
     handled = Handler("e", handler, object, None)
-    assert handled.dump(Message(**{"from": Author(name="ann")})) == b'{"from":{"name":"ann"},"at":null}'
+    assert handled.dump(Message(**{**DATA, "from": Author(name="ann")})) == b'{"from":{"name":"ann"},"at":null}'

@@ -25,6 +25,10 @@ client.on("fields", (f) => {
   f.whatever.length;
   // @ts-expect-error  as may this be
   f.pair.length;
+  // @ts-expect-error  JSON has no functions
+  f.act();
+  // @ts-expect-error  it is not written
+  f.hidden;
   return [numbers, texts, few, none, colour, literal, rank, kind, nested, optional, found];
 });
 client.on("json", (json) => (typeof json === "object" && json !== null && !Array.isArray(json) ? json["a"] : null));
@@ -59,12 +63,12 @@ const first = [
   client.room("a_b:1"),
   client.room("back\\slash:x"),
   client.room("😀:1"),
-  client.room("any:thing"),
   client.room("chat channel:1"),
   client.room("$"),
   client.room("z\\$:1"),
 ];
 for (const room of first) room.on("in.room", (model: { e: number }) => model.e);
+client.room("any:thing").on("in.room", ({ kind }) => kind);
 client.room("a`b:1").on("in.room", ({ e }) => e);
 client.room('q"r').on("in.room", ({ e }) => e);
 client.room("x-1-2").on("in.room", ({ e }) => e);
