@@ -52,7 +52,7 @@ class _Generator(GenerateJsonSchema):
     def field_is_required(self, field: Any, total: bool) -> bool:
         """What is written has all fields, those with a default too."""
         if self.mode == "serialization" and field["type"] in ("model-field", "dataclass-field"):
-            return not field.get("serialization_exclude")
+            return True
         return super().field_is_required(field, total)
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
