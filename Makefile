@@ -25,7 +25,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # Not a word about versions of MkDocs that pyproject.toml keeps out.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo setup tools lint ruff mypy pyright test bench cluster fuzz autobahn docs docs-serve build clean
+.PHONY: help demo setup tools lint ruff mypy pyright test first-minutes bench cluster fuzz autobahn docs docs-serve build clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^## //p' Makefile
@@ -94,6 +94,10 @@ pyright:
 
 test: lint
 	@scripts/pytest.sh $(BIN)
+
+## make first-minutes   the tutorial's three commands with a stopwatch, in 60 s on a machine that does nothing else
+first-minutes: $(STAMPS)/dev
+	@$(BIN)/python scripts/first_five_minutes.py
 
 ## make bench   the benchmarks, with the table of ratios at the end; ARGS go to pytest
 bench: $(STAMPS)/bench

@@ -126,6 +126,15 @@ def report(session: pytest.Session, faults: list[str], measured: list[bytes]) ->
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a test has to say whether it passed or not, as its property `summary`."""
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        texts = [text for name, text in getattr(report, "user_properties", ()) if name == "summary"]
+        if texts and getattr(report, "when", None) == "call":
+            terminalreporter.section(report.nodeid)
+            terminalreporter.write("".join(map(str, texts)))
+
+
 @pytest.fixture(autouse=True)
 def no_asyncio_errors() -> Iterator[None]:
     """A test fails where asyncio had to log an error in its time."""
