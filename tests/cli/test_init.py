@@ -101,7 +101,7 @@ def test_its_configuration_is_safe(empty: Project, template: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("template", "tests"), [("chat", 4), ("dashboard", 2)])
+@pytest.mark.parametrize(("template", "tests"), [("chat", 4), ("dashboard", 3)])
 def test_its_test_passes(empty: Project, template: str, tests: int) -> None:
     empty.call("init", template)
     done = subprocess.run(
