@@ -58,7 +58,7 @@ class Scribe:
         try:
             while self._turn is turn and self._waiting:
                 turn.link = self._waiting.popleft()
-                await turn.link.write_out(turn.cancel)
+                await turn.link.write_out(lambda: self._cancel(turn))
         finally:
             self._end(turn)
 
@@ -68,6 +68,11 @@ class Scribe:
         if self._turn is turn and link is not None:
             self._end(turn)
             link.suspended()
+
+    def _cancel(self, turn: _Turn) -> None:
+        """Its link has ended. The host may not raise the cancellation, which would then meet the next link."""
+        self._end(turn)
+        turn.cancel()
 
     def _end(self, turn: _Turn) -> None:
         """It takes no more links; those that wait are written by themselves."""
