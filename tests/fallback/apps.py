@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
+import anyio.abc
+import anyio.lowlevel
 from fastapi import BackgroundTasks, FastAPI, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
@@ -149,7 +152,7 @@ class Played:
         self.scopes: list[dict[str, Any]] = []
         self.got: dict[str, list[dict[str, Any]]] = {}
         self.gates: dict[str, anyio.Event] = {}
-        self.pieces = 0
+        self.pieces = self.turns = 0
 
     def gate(self, name: str) -> anyio.Event:
         return self.gates.setdefault(name, anyio.Event())
@@ -193,6 +196,9 @@ class Played:
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise RuntimeError("in the middle")
+
+    async def exits(self, receive: Any, send: Any) -> None:
+        sys.exit("of the route")
 
     async def silent(self, receive: Any, send: Any) -> None:
         return
@@ -244,6 +250,36 @@ class Played:
         self.gate("held").set()
         await self.gate("release").wait()
         await self.echo(receive, send)
+
+    async def drops(self, receive: Any, send: Any) -> None:
+        """10,000 pieces of a byte; `turns` of the loop that others have meanwhile are counted."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._count_turns)
+            await send({"type": "http.response.start", "status": 200})
+            for _ in range(10_000):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await send({"type": "http.response.body"})
+            tasks.cancel_scope.cancel()
+
+    async def _count_turns(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            await anyio.lowlevel.checkpoint()
+            self.turns += 1
+
+    async def listens(self, receive: Any, send: Any) -> None:
+        """As a streaming response of Starlette's: one task waits for the end of the peer, another one sends."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            tasks.start_soon(respond, send, b"heard")
+
+    async def together(self, receive: Any, send: Any) -> None:
+        """Two tasks send, and the second one has the last part."""
+        await send({"type": "http.response.start", "status": 200})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send, {"type": "http.response.body", "body": b"x" * 8_388_608, "more_body": True})
+            await anyio.lowlevel.checkpoint()
+            tasks.start_soon(send, {"type": "http.response.body", "body": b"end"})
 
     async def empty(self, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": [(b"content-length", b"0")]})

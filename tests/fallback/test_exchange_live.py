@@ -60,7 +60,10 @@ class TestOneAfterTheOther:
 
     def test_a_body_that_nobody_reads_ends_the_connection(self, server: LiveServer) -> None:
         with connect(server.port, ask("/ignores", "Content-Length: 100000", method="POST", body=b"x")) as link:
-            assert link.response().body == b"no"
+            response = link.response()
+        assert response.body == b"no"
+        # Who is not told would send the next request into a closed connection.
+        assert response.header("connection") == "close"
 
     def test_upgrades_are_not_forwarded(self, server: LiveServer, played: Played) -> None:
         assert exchange(server.port, request("/")).status == 404
@@ -99,7 +102,7 @@ class TestTheScope:
 
 
 class TestFaultsOfTheApplication:
-    @pytest.mark.parametrize("path", ["/raises", "/raises-started", "/silent"])
+    @pytest.mark.parametrize("path", ["/raises", "/raises-started", "/silent", "/exits"])
     def test_before_a_byte_is_out_are_500(
         self, server: LiveServer, path: str, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -31,6 +31,10 @@ class TestBodies:
         with live_fallback(played, shell, limits=Limits(max_request_body=100)) as server:
             for length in (101, 10**19):
                 assert exchange(server.port, ask("/echo", f"Content-Length: {length}", method="POST")).status == 413
+            with connect(server.port, ask("/", "Content-Length: 101", method="HEAD")) as link:
+                head, end, body = link.read_to_end().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 413")
+            assert (end, body) == (b"\r\n\r\n", b"")
             chunked = ask("/echo", "Transfer-Encoding: chunked", method="POST", body=chunks(b"x" * 101))
             assert exchange(server.port, chunked).status == 413
             whole = ask("/echo", CLOSE, "Content-Length: 100", method="POST", body=b"x" * 100)
@@ -115,6 +119,18 @@ class TestReaders:
             assert len(link.read_to_end()) > 16 * 1024 * 1024
         while played.pieces < 256:
             server.call(lambda: None)
+
+    def test_the_last_part_waits_for_those_before_it(self, server: LiveServer) -> None:
+        with connect(server.port, ask("/together") + ask("/", CLOSE)) as link:
+            data = link.read_to_end()
+        first, _, second = data.partition(b"\r\n3\r\nend\r\n0\r\n\r\n")
+        assert first.count(b"x") >= 8_388_608
+        assert second.startswith(b"HTTP/1.1 200")
+        assert second.endswith(b"root")
+
+    def test_one_in_crumbs_holds_nobody_up(self, server: LiveServer, played: Played) -> None:
+        assert exchange(server.port, ask("/drops", CLOSE)).status == 200
+        assert played.turns >= 100
 
     def test_who_takes_nothing_is_cut_off(self, shell: Shell, played: Played) -> None:
         with live_fallback(played, shell, clock=VirtualClock()) as server:

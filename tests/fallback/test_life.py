@@ -47,7 +47,7 @@ class Living:
         await self._do(self.shutdown, send, "shutdown")
 
     async def _do(self, what: Any, send: Any, phase: str) -> None:
-        if isinstance(what, Exception):
+        if isinstance(what, BaseException):
             raise what
         if what is not None:
             await send({"type": f"lifespan.{phase}.failed", "message": what})
@@ -73,6 +73,7 @@ class TestTheLifespan:
         [
             ("Traceback\n  of it\nOSError: no database", "OSError: no database"),
             (OSError("no table"), "OSError: no table"),
+            (SystemExit("no disk"), "SystemExit: no disk"),
         ],
     )
     def test_what_does_not_start_stops_the_node(self, shell: Shell, startup: Any, text: str) -> None:
@@ -189,6 +190,9 @@ def test_over_tls(shell: Shell, played: Played) -> None:
             with suppress(httpx.RemoteProtocolError, httpx.ReadError):
                 pytest.fail(client.get("/raises-midway").text)
             assert client.get("/").text == "root"
+            # Without a descriptor of its own to write to, the shell holds a `100 Continue` for a turn.
+            expecting = {"Expect": "100-continue"}
+            assert client.post("/listens", content=b"x" * 10, headers=expecting).text == "heard"
     assert {scope["scheme"] for scope in played.scopes} == {"https"}
 
 

@@ -197,6 +197,16 @@ class Exchange:
             self.finished = True
         return framed
 
+    def part(self, head: bytes) -> bytes:
+        """The response's head, with word of it where the connection will not be kept because of an unread request.
+
+        Only where the response is `finished` and its head is not out yet: before that the request may become complete.
+        """
+        if self.complete or self._h11.our_state is not h11.DONE:
+            return head
+        self._closing = True
+        return head[:-2] + b"Connection: close\r\n\r\n"
+
     def _send(self, event: h11.Event) -> bytes:
         try:
             return self._h11.send(event) or b""
@@ -206,7 +216,8 @@ class Exchange:
     @property
     def keeps_connection(self) -> bool:
         """Whether the next request may come on this connection: both sides are done, and neither wants it closed."""
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        states = self._h11.our_state, self._h11.their_state
+        return states == (h11.DONE, h11.DONE) and not self._closing
 
 
 def _check_framing(head: RequestHead, max_body: int) -> None:

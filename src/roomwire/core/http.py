@@ -153,18 +153,19 @@ def _check_head(head: RequestHead) -> None:
         _refuse("a GET request has no body")
 
 
-def refusal_response(refusal: Refusal, *, close: bool = True) -> bytes:
+def refusal_response(refusal: Refusal, *, close: bool = True, head_only: bool = False) -> bytes:
     """The response to a request that is refused: ``{"error": CODE, "detail": TEXT}``.
 
     Args:
         refusal: what to say; its `cause` is not said.
         close: whether the connection ends after it.
+        head_only: as `http_response`.
 
     Raises:
         LocalError: a header of the refusal is not correct.
     """
     body = json.dumps({"error": refusal.error, "detail": refusal.detail}).encode()
-    return http_response(refusal.status, body, "application/json", refusal.headers, close=close)
+    return http_response(refusal.status, body, "application/json", refusal.headers, close=close, head_only=head_only)
 
 
 def http_response(

@@ -68,7 +68,11 @@ class Fallback:
         """See `roomwire.transports.contract.Fallback`."""
         scope["state"] = self._state.copy()
         with Scope(self._node):
-            await self._application(scope, receive, send)
+            try:
+                await self._application(scope, receive, send)
+            except* SystemExit as ends:
+                # asyncio would end with it, and every connection: a request may not ask for that.
+                raise LocalError("the application tried to end the process") from ends
 
     def answered(self, head: RequestHead, status: int, size: int, seconds: float) -> None:
         """See `roomwire.transports.contract.Fallback`."""
@@ -146,13 +150,13 @@ class _Life:
         try:
             with Scope(self._node):
                 await self._application(scope, self._receive, self._send)
-        except Exception as error:  # noqa: BLE001  the boundary of the application's lifespan
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the application's lifespan
             self._raised(error)
         finally:
             self.started.set()
             self.ended.set()
 
-    def _raised(self, error: Exception) -> None:
+    def _raised(self, error: BaseException) -> None:
         if not self.started.is_set():
             # One that does not know lifespans says so before it takes the first message (Django), or by a message
             # of another protocol. Who began to start and failed is not fit to serve.
@@ -161,7 +165,7 @@ class _Life:
         elif not self.ended.is_set():
             journal.failed(None, "the lifespan of the fallback", error)
 
-    def _fail(self, text: str, cause: Exception | None = None) -> None:
+    def _fail(self, text: str, cause: BaseException | None = None) -> None:
         self.failure = LocalError(f"server.fallback: the application did not start: {text}")
         self.failure.__cause__ = cause
         self.started.set()

@@ -118,15 +118,17 @@ class Call:
 
     async def _send_body(self, message: Any) -> None:
         serving = self._serving
-        body = message.get("body") or b""
+        body, more = message.get("body") or b"", bool(message.get("more_body", False))
         try:
-            framed = serving.exchange.send(bytes(body), more=bool(message.get("more_body", False)))
+            framed = serving.exchange.send(bytes(body), more=more)
         except LocalError as error:
             self._fallback.failed(serving.head, str(error))
             serving.fail()
             raise
-        data, self._head = self._head + framed, b""
-        await serving.write(data, self._status, len(body))
+        head, self._head = self._head, b""
+        if head and not more:
+            head = serving.exchange.part(head)
+        await serving.write(head + framed, self._status, len(body), last=not more)
 
 
 def scope_of(head: RequestHead, carrier: Carrier, name: str) -> dict[str, Any]:

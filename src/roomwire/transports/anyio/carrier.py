@@ -274,7 +274,7 @@ class Carrier(Outlet):
 
     def refuse(self, head: RequestHead | None, refusal: Refusal) -> None:
         """Answer with a refusal; `head` is the request's, where it was understood."""
-        response = refusal_response(refusal)
+        response = refusal_response(refusal, head_only=head is not None and head.method == "HEAD")
         self._host.refused(head, refusal, self.peer)
         self.answer(response, peer_is_done=head is not None and head.method in ("GET", "HEAD"))
 

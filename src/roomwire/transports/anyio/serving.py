@@ -37,6 +37,8 @@ __all__ = ["Serving", "serve"]
 
 _A_TURN = 262_144
 """Bytes of a response after which others have their turn of the loop, however fast they are read."""
+_A_SEND = 4096
+"""Bytes that a part of a response counts for beyond its own, since each costs a call of the kernel's."""
 _FAILED = Refusal(500, "internal", "the server failed; it has been logged")
 _FULL = Refusal(503, "unavailable", "too many handshakes at once", (("Retry-After", "5"),))
 _TOO_SLOW = Refusal(408, "bad_request", "the request took too long")
@@ -110,6 +112,7 @@ class Serving:
         "_started",
         "_status",
         "_transport",
+        "_whole",
         "_woken",
         "carrier",
         "exchange",
@@ -148,6 +151,7 @@ class Serving:
         self._flushed: anyio.Event | None = None
         self.gone = self.over = self.sent = False
         self._returned = self._ended = self._logged = False
+        self._whole = False  # whether the last part of the response is written
 
     # --- for the carrier
 
@@ -248,13 +252,14 @@ class Serving:
 
     # --- for the application's side: what goes
 
-    async def write(self, data: bytes, status: int, size: int) -> None:
+    async def write(self, data: bytes, status: int, size: int, *, last: bool) -> None:
         """Send a part of the response, framed, and wait until the kernel has it.
 
         Args:
             data: what goes out.
             status: the response's.
             size: bytes of it that are of the body.
+            last: whether the response is whole with it.
         """
         carrier = self.carrier
         while carrier._blocked and not self.gone:
@@ -264,30 +269,34 @@ class Serving:
         self._status = status
         self._size += size
         self.sent = True
+        self._whole = last
         if data:
             carrier._put(data)
         if carrier._blocked:
-            self._arm()
-        carrier.when_empty(self._emptied)
-        if carrier._blocked:
             self._since_turn = 0
+            self._arm()
             await self._until_flushed()
-        elif not self.exchange.finished:
-            self._since_turn += len(data)
+            return
+        self._emptied()
+        if not last:
+            self._since_turn += len(data) + _A_SEND
             if self._since_turn >= _A_TURN:
                 self._since_turn = 0
                 await anyio.lowlevel.checkpoint()
 
     async def _until_flushed(self) -> None:
-        if self._flushed is None:
-            self._flushed = anyio.Event()
-        await self._flushed.wait()
+        flushed = self._flushed
+        if flushed is None:
+            flushed = self._flushed = anyio.Event()
+        # Also what is held may be no part of the response: a `100 Continue`.
+        self.carrier.when_empty(self._emptied)
+        await flushed.wait()
 
     def _emptied(self) -> None:
         flushed, self._flushed = self._flushed, None
         if flushed is not None:
             flushed.set()
-        if self.exchange.finished and not (self.over or self.gone):
+        if self._whole and not (self.over or self.gone):
             self._responded()
 
     def _responded(self) -> None:
@@ -322,9 +331,7 @@ class Serving:
             self.cut()
             return
         self._status = _FAILED.status
-        response = refusal_response(_FAILED)
-        if self.head.method == "HEAD":
-            response = response[: response.index(b"\r\n\r\n") + 4]
+        response = refusal_response(_FAILED, head_only=self.head.method == "HEAD")
         self._leave()
         self.carrier.answer(response, peer_is_done=self.exchange.complete)
 
