@@ -135,6 +135,8 @@ def _credentials(value: str) -> str:
 def _from_subprotocol(head: RequestHead) -> list[str]:
     # Not `header_items`, which passes over what is not ASCII: here that is a token, a malformed one.
     values = head.header_values(b"sec-websocket-protocol")
+    if b"bearer." not in b",".join(values):
+        return []
     items = (item.strip() for value in values for item in value.split(b","))
     return [item.removeprefix(b"bearer.").decode("latin-1") for item in items if item.startswith(b"bearer.")]
 

@@ -180,7 +180,7 @@ class Joining:
             max_event_size=limits.max_event_size,
             idempotency_window=limits.idempotency_window,
             rooms=statuses,
-            retry_after=self._node.drain.retry_after(),
+            retry_after=self._node.drain.retry_after() if connection.read_only else 0.0,
         )
         connection._tell(welcome)
         for membership, outcome in outcomes:

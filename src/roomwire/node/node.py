@@ -285,16 +285,15 @@ class Node:
 
     async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
         """See `roomwire.transports.contract.Host`."""
-        return await self._timed(self.admissions.admit(head, subprotocol))
+        deciding = self.admissions.admit(head, subprotocol)
+        return await (deciding if self.meter is None else self._timed(deciding, self.meter))
 
     async def admit_stream(self, head: RequestHead) -> Admission | HttpResponse:
         """See `roomwire.transports.contract.Host`."""
-        return await self._timed(self.streams.admit(head))
+        deciding = self.streams.admit(head)
+        return await (deciding if self.meter is None else self._timed(deciding, self.meter))
 
-    async def _timed(self, deciding: Awaitable[T]) -> T:
-        meter = self.meter
-        if meter is None:
-            return await deciding
+    async def _timed(self, deciding: Awaitable[T], meter: Meter) -> T:
         started = meter.clock()
         try:
             return await deciding

@@ -76,13 +76,13 @@ class Arrival:
             await self._turn.wait()
 
 
-def prepare(sock: socket.socket) -> None:
-    """Set what a socket that was accepted needs.
+def prepare(sock: socket.socket, family: int) -> None:
+    """Set what a socket of `family` that was accepted needs.
 
     Raises:
         OSError: the peer is gone already (macOS: EINVAL after a reset).
     """
-    if sock.family != socket.AF_UNIX:
+    if family != socket.AF_UNIX:
         # asyncio does so itself, but not for a socket of a listener that was made with protocol 0.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -111,8 +111,9 @@ def limit_silence(sock: SocketOptions, seconds: float) -> None:
 def greet(sock: socket.socket) -> Peer | None:
     """Prepare a socket that was accepted, and say whose it is; None where that one is gone, and it is closed then."""
     try:
-        peer = peer_of(sock.family, sock.getpeername())
-        prepare(sock)
+        family = sock.family
+        peer = peer_of(family, sock.getpeername())
+        prepare(sock, family)
     except OSError:
         sock.close()
         return None

@@ -44,12 +44,13 @@ class CallbackShell(asyncio.Protocol):
         """A socket was accepted."""
         stream = cast("asyncio.Transport", transport)
         sock = stream.get_extra_info("socket")
+        family = sock.family  # which makes an enum's member of a number, each time
         try:
-            prepare(sock)
+            prepare(sock, family)
         except OSError:
             stream.abort()  # before anything keeps its descriptor
             return
-        peer = peer_of(sock.family, stream.get_extra_info("peername"))
+        peer = peer_of(family, stream.get_extra_info("peername"))
         self._carrier = _CallbackCarrier(self._owner, stream, peer, sock.fileno())
         # The transport says exactly when it holds bytes and when it holds none.
         stream.set_write_buffer_limits(high=0, low=0)

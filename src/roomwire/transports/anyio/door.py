@@ -6,7 +6,7 @@ its turn; sockets beyond the limits are turned away before a byte of theirs is r
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class Door:
         self._limits = limits
         self._call_soon: Callable[[Callable[[], None]], None] = runtime.call_soon
         self._waiting: deque[Visitor] = deque()
-        self._by_address: Counter[str] = Counter()
+        self._by_address: dict[str, int] = {}
         self._inside: set[Visitor] = set()
         self._entered = 0
         self._turn_asked = False
@@ -57,10 +57,12 @@ class Door:
         limits = self._limits
         if len(self._inside) >= limits.max_pending_handshakes:
             return False
-        if visitor.address and self._by_address[visitor.address] >= limits.max_pending_per_ip:
+        address = visitor.address
+        others = self._by_address.get(address, 0)
+        if address and others >= limits.max_pending_per_ip:
             return False
         self._inside.add(visitor)
-        self._by_address[visitor.address] += 1
+        self._by_address[address] = others + 1
         return True
 
     def knock(self, visitor: Visitor) -> bool:
@@ -84,12 +86,14 @@ class Door:
         if visitor in self._inside:
             self._uncount(visitor.address)
             visitor.address = address
-            self._by_address[address] += 1
-        return self._by_address[address] <= self._limits.max_pending_per_ip
+            self._by_address[address] = self._by_address.get(address, 0) + 1
+        return self._by_address.get(address, 0) <= self._limits.max_pending_per_ip
 
     def _uncount(self, address: str) -> None:
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
+        others = self._by_address[address] - 1
+        if others:
+            self._by_address[address] = others
+        else:
             del self._by_address[address]
 
     def _ask_turn(self) -> None:

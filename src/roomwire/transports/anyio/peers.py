@@ -34,12 +34,15 @@ def peer_of(family: int, name: object) -> Peer:
         return _UNIX
     if not isinstance(name, tuple) or len(name) < 2:
         return _UNKNOWN
-    host, port = str(name[0]).partition("%")[0], name[1]
+    host, port = name[0], name[1]
+    if ":" not in host:
+        return Peer(f"{host}:{port}", host, host)
+    host = host.partition("%")[0]
     # A socket for both families shows an IPv4 peer as ::ffff:192.0.2.1.
-    mapped = ipaddress.IPv6Address(host).ipv4_mapped if ":" in host else None
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped
     if mapped is not None:
-        host = str(mapped)
-    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, group_of(host))
+        return Peer(f"{mapped}:{port}", str(mapped), str(mapped))
+    return Peer(f"[{host}]:{port}", host, group_of(host))
 
 
 def group_of(host: str) -> str:
