@@ -20,6 +20,7 @@ __all__ = ["ClaimRules", "identify", "is_user", "parse_object"]
 
 # 9999-12-31T23:59:59Z. A larger NumericDate is in milliseconds, or meant to overflow a timer.
 _LAST_DATE = 253_402_300_799
+_NUMBER = (int, float)
 
 # OpenID Connect bounds `sub` at 255. No control characters: it is logged. No lone surrogates, which
 # JSON can spell: it becomes part of keys and must have a UTF-8 form.
@@ -116,7 +117,7 @@ def _check_audience(value: object, audiences: frozenset[str]) -> None:
 
 def _date(value: object) -> float:
     # `bool` is an `int` to Python; a string is not a NumericDate (RFC 7519 section 2).
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE:
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 <= value <= _LAST_DATE:
         raise TokenError(Cause.BAD_TIME)
     return value
 

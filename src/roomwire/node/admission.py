@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -32,7 +32,7 @@ from roomwire.node.ways import Deciding, Way
 from roomwire.transports.contract import Admission
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from roomwire.node.node import Node
     from roomwire.protocols.contract import WireProtocol
@@ -81,9 +81,9 @@ class Admissions:
             return unavailable("too many handshakes at once")
         return None
 
-    async def admit(self, head: RequestHead, subprotocol: str | None) -> Admission:
+    def admit(self, head: RequestHead, subprotocol: str | None) -> Coroutine[Any, Any, Admission]:
         """See `roomwire.transports.contract.Host`."""
-        return await self._guarded(head, partial(self._admit, head, self._node.protocol_of(subprotocol)))
+        return self._guarded(head, partial(self._admit, head, self._node.protocol_of(subprotocol)))
 
     async def admit_stream(self, head: RequestHead, protocol: WireProtocol) -> Admission:
         """Decide about a request for an event stream.

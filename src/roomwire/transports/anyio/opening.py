@@ -89,16 +89,8 @@ class Opening:
 
     def _decide(self, head: RequestHead, trailing: bytes) -> None:
         host = self._transport.host
-        if host.path_is_stream(head.path):
-            self._have_decided(head, partial(host.admit_stream, head), partial(self._begin_stream, head), trailing)
-            return
         if not host.path_is_socket(head.path):
-            upload = host.wants_body(head)
-            if upload is None:
-                self._answer(head)
-                return
-            self._uploading = Uploading(self._transport, self._carrier, head, upload)
-            self._uploading.receive(trailing)
+            self._decide_other(head, trailing)
             return
         upgrade = check_upgrade(head)
         subprotocol = choose_subprotocol(upgrade.subprotocols, host.subprotocols)
@@ -110,6 +102,18 @@ class Opening:
         deflate = negotiate_deflate(upgrade.extensions) if self._transport.options.compression else None
         begin = partial(self._begin_socket, upgrade.key, subprotocol, deflate)
         self._have_decided(head, partial(host.admit, head, subprotocol), begin, trailing)
+
+    def _decide_other(self, head: RequestHead, trailing: bytes) -> None:
+        host = self._transport.host
+        if host.path_is_stream(head.path):
+            self._have_decided(head, partial(host.admit_stream, head), partial(self._begin_stream, head), trailing)
+            return
+        upload = host.wants_body(head)
+        if upload is None:
+            self._answer(head)
+            return
+        self._uploading = Uploading(self._transport, self._carrier, head, upload)
+        self._uploading.receive(trailing)
 
     def lost(self) -> None:
         """The link has ended; who decides finds out."""
