@@ -86,6 +86,25 @@ class TestTheFormat:
         (event,) = read_all(write_event("e", '{\r\n"a":\r1,\n"b": "\\n"}'))
         assert json.loads(event.data) == {"a": 1, "b": "\n"}
 
+    @pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+    def test_what_ends_a_line_elsewhere_becomes_an_escape(self, end: str) -> None:
+        text = write_event("e", json.dumps(f"a{end}b", ensure_ascii=False))
+        assert text == f'event: e\ndata: "a\\u{ord(end):04x}b"\n\n'
+        (event,) = read_all(text)
+        assert json.loads(event.data) == f"a{end}b"
+
+    @given(
+        st.recursive(st.text() | st.text(alphabet="a\r\n\x0b\x1c\u0085\u2028\u2029ü"), st.lists, max_leaves=5),
+        st.data(),
+    )
+    def test_a_line_is_one_for_every_reader(self, value: object, data: Any) -> None:
+        """Also for those that split as `str.splitlines` does, such as httpx."""
+        text = json.dumps(value, indent=data.draw(st.sampled_from([None, 0])), ensure_ascii=data.draw(st.booleans()))
+        written = write_event("e", text.encode("utf-8", "replace").decode(), id="E:7", retry=1.0)
+        assert written.splitlines() == written.split("\n")[:-1]
+        (event,) = read_all(written)
+        assert json.loads(event.data) == json.loads(text.encode("utf-8", "replace").decode())
+
     @given(st.recursive(st.none() | st.text() | st.floats(allow_nan=False), st.lists, max_leaves=5), st.data())
     def test_any_json_however_written_is_one_event(self, value: object, data: Any) -> None:
         text = json.dumps(value, indent=data.draw(st.sampled_from([None, 0, 2])), ensure_ascii=data.draw(st.booleans()))

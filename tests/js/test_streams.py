@@ -221,6 +221,34 @@ async def test_a_refusal_is_the_end_of_an_event_source(foreign: Chromium | Packa
     assert [error["state"] for error in errors] == [0, 2]
 
 
+FETCHING = """async ([url, token]) => {
+    const response = await fetch(url, { headers: { Authorization: `Bearer ${token}`, "Last-Event-ID": "" } });
+    const lines = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    (async () => {
+        for (let text = "", part; !(part = await lines.read()).done; ) {
+            text += part.value;
+            const whole = text.split("\\n\\n");
+            text = whole.pop();
+            for (const event of whole) {
+                const data = /^data: (.*)$/m.exec(event);
+                if (data) seen.push(JSON.parse(data[1]));
+            }
+        }
+    })();
+    return response.status;
+}"""
+
+
+async def test_a_page_of_another_origin_sends_its_token_in_a_header(page: Page, node: LiveServer) -> None:
+    """By fetch, whose header the browser asks about in advance; the body is read as it comes."""
+    url = f"http://127.0.0.1:{node.port}/sse?room=chat:general"
+    assert await page.evaluate(FETCHING, [url, make_token("ann")]) == 200
+    await arrived(page, 1, "session.welcome")
+    ids = await anyio.to_thread.run_sync(node.publish, 3)
+    assert [message["id"] for message in await arrived(page, 3, "told")] == ids
+    assert await page.evaluate(FETCHING, [url, "nonsense"]) == 401  # and is told why it was refused
+
+
 async def follow(page: Page, node: LiveServer, ttl: float = 3600.0) -> None:
     """What the how-to shows, word by word."""
     blocks = re.findall(r"```js\n(.*?)```", HOW_TO.read_text(), re.S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from base64 import b64encode
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import make_app
-from tests.server.live import ASGI_HOSTS, SHELLS, LiveServer, live_server
+from tests.server.live import ASGI_HOSTS, SHELLS, LiveServer, live_server, make_token
 from tests.server.streaming import Viewers
 from tests.server.watching import until
 
@@ -277,6 +278,17 @@ class TestTheEnd:
         stream.next()
         stream.close()
         until(server, lambda: not server.node.connections_of(user) and room not in server.node.hub.rooms)
+
+    def test_a_viewer_that_closes_its_half_ends_the_stream(self, server: LiveServer, room: str, user: str) -> None:
+        head = f"GET /sse?room={room}&token={make_token(user)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with server.raw(head.encode()) as sock:
+            received = b""
+            while b"session.welcome" not in received:
+                received += sock.recv(65_536)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65_536):
+                pass
+        until(server, lambda: not server.node.connections_of(user))
 
     def test_a_final_close_says_so_and_keeps_away(
         self, server: LiveServer, viewers: Viewers, room: str, user: str

@@ -186,8 +186,47 @@ class TestPagesOfOtherOrigins:
         assert (refused.status, refused.headers["vary"]) == (403, "Origin")
         assert "access-control-allow-origin" not in refused.headers
 
+    @pytest.mark.parametrize("headers", ["authorization", "authorization,cache-control,last-event-id"])
+    def test_one_that_may_connect_may_send_a_token_in_a_header(self, viewers: Viewers, headers: str) -> None:
+        answer = viewers.ask(method="OPTIONS", token="", headers=asking(ORIGIN, headers))
+        assert (answer.status, answer.body()) == (204, b"")
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert answer.headers["access-control-allow-methods"] == "GET"
+        assert set(headers.split(",")) <= set(answer.headers["access-control-allow-headers"].lower().split(", "))
+        assert int(answer.headers["access-control-max-age"]) > 0
+        assert answer.headers["vary"] == "Origin"
+        # RFC 9110 section 8.6, RFC 9112 section 6.1
+        assert not {"content-length", "transfer-encoding"} & set(answer.headers)
+
+    def test_it_is_asked_in_advance_by_any_room(self, viewers: Viewers) -> None:
+        """Nothing but the Origin decides: the request itself is answered with what is wrong."""
+        assert viewers.ask("", method="OPTIONS", token="", headers=asking(ORIGIN)).status == 204
+
+    @pytest.mark.parametrize("origin", ["https://evil.example.com", "null"])
+    def test_another_one_that_asks_in_advance_is_refused(self, viewers: Viewers, origin: str) -> None:
+        refused = viewers.ask(method="OPTIONS", token="", headers=asking(origin))
+        assert (refused.status, refused.json()["error"], refused.headers["vary"]) == (403, "forbidden", "Origin")
+        assert not [name for name in refused.headers if name.startswith("access-control-")]
+
+    @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+    def test_it_may_read_that_a_method_is_another_one(self, viewers: Viewers, method: str) -> None:
+        refused = viewers.ask(method=method, headers={"Origin": ORIGIN})
+        assert (refused.status, refused.headers["access-control-allow-origin"]) == (405, ORIGIN)
+        refused = viewers.ask(method=method, headers={"Origin": "https://evil.example.com"})
+        assert (refused.status, refused.headers["vary"]) == (405, "Origin")
+        assert "access-control-allow-origin" not in refused.headers
+
     def test_the_own_origin(self, server: LiveServer, viewers: Viewers) -> None:
         assert viewers.ask(headers={"Origin": f"http://127.0.0.1:{server.port}"}).status == 200
+
+
+def asking(origin: str, headers: str = "authorization") -> dict[str, str]:
+    """What a browser adds to the OPTIONS that it sends in advance."""
+    return {
+        "Origin": origin,
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": headers,
+    }
 
 
 def test_without_a_path_there_are_no_streams() -> None:

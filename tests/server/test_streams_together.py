@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 from typing import Any
 
+import httpx
+import httpx_sse
 import pytest
 
 from roomwire.core.limits import Limits
@@ -84,6 +87,25 @@ def test_a_fault_on_its_account_ends_one_stream_and_no_other(caplog: pytest.LogC
         ids = server.publish(1)
         assert other.take("told", 1) == ids
     assert "a fault" in caplog.text
+
+
+def test_a_reader_that_nobody_here_wrote() -> None:
+    """httpx-sse splits lines by the standard, and httpx itself as `str.splitlines` does: both see whole events."""
+    said = "a\u0085b\u2028c\u2029d\r\ne\x0bf"
+    with live_server(make_app()) as server, httpx.Client(timeout=TIMEOUT) as client:
+        url = f"http://127.0.0.1:{server.port}/sse?room=chat:general"
+        headers = {"Authorization": f"Bearer {make_token('ann')}"}
+        with httpx_sse.connect_sse(client, "GET", url, headers=headers) as source:
+            events = source.iter_sse()
+            first = next(events)
+            assert (first.event, first.retry is not None and first.retry >= 1000) == ("session.welcome", True)
+            ids = server.publish(2, data=said)
+            for id_ in ids:
+                event = next(events)
+                assert (event.event, event.id, event.json()["data"]) == ("told", id_, said)
+        with client.stream("GET", url, headers={**headers, "Last-Event-ID": first.id}) as response:
+            data = [line for line in itertools.islice(response.iter_lines(), 11) if line.startswith("data: ")]
+        assert [json.loads(line.removeprefix("data: "))["data"] for line in data[1:]] == [said, said]
 
 
 async def web(scope: Any, receive: Any, send: Any) -> None:

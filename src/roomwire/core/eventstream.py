@@ -3,6 +3,9 @@
 The format is the HTML Standard's, section 9.2 "Server-sent events". A field's value ends with its line, and a line
 ends with CR, LF or both, so neither may stand in a value. Names and ids have neither by their own rules. In JSON
 both stand between two tokens alone, where a blank means the same: it takes their place.
+
+Many readers are written with a library's idea of a line. For Python's ``str.splitlines`` a line ends with U+0085,
+U+2028 and U+2029, too, which may stand in JSON's strings as they are. The escapes that mean the same take their place.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ ALIVE = ":\n\n"
 """A comment: it says that the server is there, and is no event."""
 MAX_HEARD = 4096
 """Bytes that may come behind the request of a stream, over its whole life; they are not looked at."""
+_ENDS_OF_LINES = str.maketrans({"\n": " ", "\r": " ", "\u0085": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,16 @@ def write_event(event: str, data: str, *, id: str | None = None, retry: float | 
         id: its position, after which a client resumes; None where it moves none.
         retry: seconds after which a client whose stream ends comes back; None to leave that as it is.
     """
-    if "\n" in data or "\r" in data:
-        data = data.replace("\r", " ").replace("\n", " ")
+    if "\n" in data or "\r" in data or (not data.isascii() and _has_rare_ends(data)):
+        data = data.translate(_ENDS_OF_LINES)
     head = "" if retry is None else _retry(retry)
     if id is not None:
         head += f"id: {id}\n"
     return f"{head}event: {event}\ndata: {data}\n\n"
+
+
+def _has_rare_ends(data: str) -> bool:
+    return "\u0085" in data or "\u2028" in data or "\u2029" in data
 
 
 def write_retry(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Event streams: what is particular to a connection that is a plain response (docs/reference/protocol.md section 8).
 
 Who may have one, and everything that happens in it, is as for any other connection. Particular are the method, what
-a browser wants to be told in headers, and a drain: an EventSource gives up for good on a status other than 200.
+a browser wants to be told in headers and asks in advance, and a drain: an EventSource gives up for good on a status
+other than 200.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ _HEADERS = (
     ("X-Accel-Buffering", "no"),  # nginx, and others by its example
     ("X-Content-Type-Options", "nosniff"),
 )
+_PREFLIGHT = (
+    ("Access-Control-Allow-Methods", "GET"),
+    ("Access-Control-Allow-Headers", "Authorization, Last-Event-ID, Cache-Control"),
+    ("Access-Control-Max-Age", "7200"),  # seconds, the most that Chromium keeps it; the request itself is checked again
+)
 _LEAST_RETRY = 1.0
 """Seconds, on top of a moment of one's own."""
+_VARY = (("Vary", "Origin"),)
 _NOT_HERE = (b"cookie", b"sec-websocket-protocol")
 _ORIGIN = re.compile(rb"[!-~]{1,512}")
 
@@ -53,11 +60,9 @@ class Streams:
 
     async def admit(self, head: RequestHead) -> Admission | HttpResponse:
         """See `roomwire.transports.contract.Host.admit_stream`."""
-        if head.method not in ("GET", "HEAD"):
-            raise HandshakeRefused(
-                Refusal(405, "method_not_allowed", "an event stream is asked for by GET", (("Allow", "GET, HEAD"),))
-            )
         shared = self._sharing(head)
+        if head.method not in ("GET", "HEAD"):
+            return self._preflight(head, shared)
         head = _asked_for(head)
         try:
             if head.method == "HEAD":
@@ -72,6 +77,25 @@ class Streams:
         admission.headers = (("Content-Type", CONTENT_TYPE), *_HEADERS, *shared)
         return admission
 
+    def _preflight(self, head: RequestHead, shared: tuple[tuple[str, str], ...]) -> HttpResponse:
+        """What a browser asks before a page of another origin may send a token in a header.
+
+        It changes nothing and comes without the token, so nothing but the Origin decides: what a drain or a full node
+        has to say is the answer to the request that follows.
+
+        Raises:
+            HandshakeRefused: 403 for a page that may not connect; 405 for what is no such question.
+        """
+        refusal = Refusal(405, "method_not_allowed", "an event stream is asked for by GET", (("Allow", "GET, HEAD"),))
+        if head.method == "OPTIONS" and head.header_values(b"access-control-request-method"):
+            if shared != _VARY:
+                return HttpResponse(204, b"", CONTENT_TYPE, (*_PREFLIGHT, *shared), sized=False)
+            try:
+                self._node.origin.check(head)
+            except HandshakeRefused as refused:
+                refusal = refused.refusal
+        raise HandshakeRefused(replace(refusal, headers=(*refusal.headers, *shared)))
+
     def _come_back(self, shared: tuple[tuple[str, str], ...]) -> HttpResponse:
         body = write_retry(_LEAST_RETRY + self._node.drain.retry_after())
         return HttpResponse(200, body.encode(), CONTENT_TYPE, (*_HEADERS, *shared))
@@ -81,15 +105,14 @@ class Streams:
 
         Without credentials, since none that a browser adds by itself count here.
         """
-        vary = (("Vary", "Origin"),)
         origins = head.header_values(b"origin")
         if len(origins) != 1 or not _ORIGIN.fullmatch(origins[0]):
-            return vary
+            return _VARY
         try:
             self._node.origin.check(head)
         except HandshakeRefused:
-            return vary
-        return (("Access-Control-Allow-Origin", origins[0].decode("ascii")), *vary)
+            return _VARY
+        return (("Access-Control-Allow-Origin", origins[0].decode("ascii")), *_VARY)
 
 
 def _asked_for(head: RequestHead) -> RequestHead:

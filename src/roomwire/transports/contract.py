@@ -228,7 +228,7 @@ class HttpResponse:
     """The answer to a plain HTTP request on the transport's port.
 
     Attributes:
-        sized: whether its length is said; not where a HEAD asks for what would go on.
+        sized: whether its length is said; not where a HEAD asks for what would go on, and not with a 204.
     """
 
     status: int
