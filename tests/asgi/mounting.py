@@ -62,7 +62,7 @@ def litestar(chat: AsgiApp, prefix: str) -> Any:
         return ["hello"]
 
     mounted = asgi(prefix or "/", is_mount=True, copy_scope=False)(chat.__call__)
-    return Litestar(route_handlers=[hello, mounted], lifespan=[chat.lifespan])
+    return Litestar(route_handlers=[hello, mounted], lifespan=[chat.lifespan], logging_config=None)
 
 
 def django(chat: AsgiApp, prefix: str) -> Any:

@@ -95,7 +95,8 @@ def test_the_package_is_found_by_its_entry_point(installed: Path, tmp_path: Path
 
 @pytest.mark.timeout(240)  # of all of them together, on a machine that does other things as well
 def test_its_own_tests_pass_and_none_is_skipped(installed: Path) -> None:
-    arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist")
+    others = [option for name in ("cacheprovider", "benchmark", "xdist", "asyncio") for option in ("-p", f"no:{name}")]
+    arguments = ("-m", "pytest", "-q", *others)
     said = python(*arguments, folder=EXAMPLE, path=installed)
     summary = re.fullmatch(r"(\d+) passed in .*", said.strip().splitlines()[-1])
     assert summary is not None, said

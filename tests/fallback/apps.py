@@ -122,7 +122,7 @@ def make_litestar() -> Litestar:
         data: dict[str, Any] = await request.json()
         return data
 
-    return Litestar(route_handlers=[shelf, put], openapi_config=None)
+    return Litestar(route_handlers=[shelf, put], openapi_config=None, logging_config=None)  # it would set the level of all logs
 
 
 def make_django() -> Any:
@@ -199,6 +199,9 @@ class Played:
 
     async def exits(self, receive: Any, send: Any) -> None:
         sys.exit("of the route")
+
+    async def closes(self, receive: Any, send: Any) -> None:
+        raise GeneratorExit
 
     async def silent(self, receive: Any, send: Any) -> None:
         return
