@@ -16,7 +16,21 @@ from roomwire.cli._group import LazyGroup
 from roomwire.core.errors import Unavailable
 from tests.cli.conftest import Project
 
-COMMANDS = ["init", "dev", "run", "check", "config", "token", "connect", "publish", "bench", "asyncapi", "types", "plugins", "version"]
+COMMANDS = [
+    "init",
+    "dev",
+    "run",
+    "check",
+    "config",
+    "token",
+    "connect",
+    "publish",
+    "bench",
+    "asyncapi",
+    "types",
+    "plugins",
+    "version",
+]
 ALL = [[name] for name in COMMANDS] + [["config", "show"], ["config", "schema"], ["token", "new"], ["token", "inspect"]]
 ALL += [["bench", name] for name in ("framing", "fanout", "echo", "connect", "idle")]
 

@@ -122,7 +122,8 @@ def make_litestar() -> Litestar:
         data: dict[str, Any] = await request.json()
         return data
 
-    return Litestar(route_handlers=[shelf, put], openapi_config=None, logging_config=None)  # it would set the level of all logs
+    # Its own configuration of logging would set the level of everybody's.
+    return Litestar(route_handlers=[shelf, put], openapi_config=None, logging_config=None)
 
 
 def make_django() -> Any:
