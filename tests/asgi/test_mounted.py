@@ -101,6 +101,13 @@ def test_an_event_stream(site: Site) -> None:
         viewer.close()
 
 
+def test_what_a_browser_asks_before_a_stream_passes_the_framework(site: Site) -> None:
+    asking = {"Origin": f"http://127.0.0.1:{site.port}", "Access-Control-Request-Method": "GET"}
+    answer = ask(site.port, method="OPTIONS", path=f"{site.prefix}/sse", headers=asking)
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, asking["Origin"])
+    answer.close()
+
+
 def test_a_refusal_has_its_status_and_its_body(site: Site) -> None:
     with pytest.raises(InvalidStatus) as caught, site.connect(token="nothing"):
         pass
