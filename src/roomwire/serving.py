@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from roomwire.node.node import Node, Page
 from roomwire.transports.contract import HttpResponse, Transport
 
 __all__ = ["build_node", "notify_service_manager", "only_cause", "serve"]
+
+logger = logging.getLogger("roomwire")
 
 
 def build_node(
@@ -90,7 +93,7 @@ def _add_fallback(node: Node, settings: Settings, loaded: Loaded | None) -> None
             f'{where}: the transport "{settings.server.transport}" answers nothing but the node\'s own requests, so'
             ' nothing would reach it: leave this key out, or set server.transport = "anyio"'
         )
-    node.fallback = Fallback(node, load_fallback(settings, loaded))
+    node.fallback = Fallback(node, load_fallback(settings, loaded), str(settings.server.fallback))
     node.beside.append(node.fallback.lifespan)
 
 
@@ -105,6 +108,7 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, as one process. The first one drains, the second one ends at once.
 
+    Before the node serves there is nothing to drain, and the first one ends at once.
     Where connections are handed over only SIGINT ends at once: further SIGTERMs are the first one again.
 
     Args:
@@ -149,6 +153,11 @@ async def _drain_on_signal(
                     scope.cancel()
                     return
                 notify_service_manager("STOPPING=1")
+                if not node.serving:
+                    # Something of the start may wait for ever, such as the startup of a lifespan.
+                    logger.info("ended while it started", extra={"roomwire": {"event": "drain", "connections": 0}})
+                    scope.cancel()
+                    return
                 tasks.start_soon(node.drain.run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def make():
 
 def wsgi(environ, start_response):
     return []
+"""
+
+
+STUCK = """
+import asyncio, sys
+
+async def api(scope, receive, send):
+    await receive()
+    print("it starts", file=sys.stderr, flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("it is cancelled", file=sys.stderr, flush=True)
 """
 
 
@@ -125,6 +139,19 @@ class TestServing:
             assert process.wait() == 3
             assert "server.fallback: the application did not start: OSError: no database" in process.seen
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_startup_that_never_completes_ends_at_the_first_signal(
+        self, rest: Project, number: signal.Signals
+    ) -> None:
+        rest.write("chatapp_stuck.py", STUCK)
+        configure(rest, "chatapp_stuck:api")
+        with running(rest.start("run")) as process:
+            process.read_until("it starts")
+            process.popen.send_signal(number)
+            assert process.wait() == 0
+        assert "it is cancelled" in process.seen
+        assert "ended while it started" in process.seen
+
     def test_the_pages_of_dev_come_first_and_it_starts_anew_when_the_application_changes(self, rest: Project) -> None:
         configure(rest, "chatapp_rest:api")
         rest.write("index.html", "<h1>chat</h1>")
@@ -161,3 +188,18 @@ def test_each_worker_serves_it(tmp_path: Path, project: Project) -> None:
             pids.add(fetch(address, "/")["pid"])
         process.interrupt()
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_whose_startup_never_completes_ends_at_the_first_signal(
+    tmp_path: Path, project: Project, number: int
+) -> None:
+    workers = project_with_workers(project.folder, workers=2)
+    workers.write("main.py", STUCK)
+    configure(workers, "main:api")
+    with running(workers.start("run")) as process:
+        process.read_until("it starts")
+        process.popen.send_signal(number)
+        assert process.wait() == 0
+    assert "it is cancelled" in process.seen
+    assert "a worker hangs" not in process.seen  # nor was it killed

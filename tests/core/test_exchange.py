@@ -132,6 +132,7 @@ SMUGGLED = {
     "a length below zero": b"Content-Length: -5\r\n\r\nhello",
     "an empty length": b"Content-Length:\r\n\r\nhello",
     "a coding that is not chunked": b"Transfer-Encoding: gzip\r\n\r\nhello",
+    "a coding within chunks": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunked twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunked and another": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "a hidden coding": b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",

@@ -67,6 +67,51 @@ class TestReading:
         head = head_of(f"{method} /healthz HTTP/1.1\r\n".encode() + HOST + b"Content-Length: 0\r\n\r\n")
         assert (head.method, head.path, head.query) == (method, "/healthz", "")
 
+    @pytest.mark.parametrize(
+        ("target", "path", "query"),
+        [
+            ("http://Example.org:8000/a%20b?c=d", "/a%20b", "c=d"),
+            ("HTTPS://example.ORG:8000/", "/", ""),
+            ("http://example.org:8000", "/", ""),
+            ("http://example.org:8000?c=http://other", "/", "c=http://other"),
+            ("http://example.org:8000//other/", "//other/", ""),
+        ],
+    )
+    def test_a_target_in_absolute_form(self, target: str, path: str, query: str) -> None:
+        head = head_of(f"GET {target} HTTP/1.1\r\nHost: example.org:8000\r\n\r\n".encode())
+        assert (head.path, head.query, head.header(b"host")) == (path, query, b"example.org:8000")
+        assert not head.secure  # whatever it says
+
+    def test_a_target_in_absolute_form_is_the_host_where_there_is_none(self) -> None:
+        assert head_of(b"GET http://[::1]:80/a HTTP/1.0\r\n\r\n").header(b"host") == b"[::1]:80"
+
+    @pytest.mark.parametrize(
+        ("target", "host"),
+        [
+            ("http://a/", "b"),
+            ("http://a/", "a:80"),
+            ("http://a:80/", "a"),
+            ("http://a/", ""),
+            ("http:///", ""),
+            ("http://:80/", ":80"),
+            ("http://u@a/", "a"),
+            ("http://u@a/", "u@a"),
+            ("http://a,b/", "a,b"),
+            ("http://a#/", "a"),
+            ("http:/a", "a"),
+            ("ws://a/", "a"),
+            ("a", "a"),
+            ("*", "a"),
+        ],
+    )
+    def test_a_target_that_is_not_the_hosts(self, target: str, host: str) -> None:
+        assert refusal_of(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 400
+
+    @pytest.mark.parametrize("target", ["*", "http://a"])
+    def test_options_of_the_server_as_a_whole(self, target: str) -> None:
+        assert refusal_of(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).status == 400
+        assert head_of(b"OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n").path == "/"
+
     def test_a_post_with_a_body_is_for_others_to_answer(self) -> None:
         parser = RequestParser()
         head = parser.receive(b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nbody")

@@ -22,7 +22,7 @@ def live_fallback(
 ) -> Iterator[LiveServer]:
     """A node with that application behind it, in a thread."""
     node = make_node(app or make_app(), shell, **options)
-    node.fallback = Fallback(node, application)
+    node.fallback = Fallback(node, application, "main:api")
     node.beside.append(node.fallback.lifespan)
     with (
         anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal,

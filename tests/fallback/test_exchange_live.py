@@ -91,6 +91,14 @@ class TestTheScope:
         assert tuple(scope["server"]) == ("127.0.0.1", server.port)
         assert (scope["state"], scope["extensions"]) == ({}, {})
 
+    def test_of_a_target_in_absolute_form_has_its_path(self, server: LiveServer, played: Played) -> None:
+        assert exchange(server.port, ask("http://127.0.0.1/echo?a=b", CLOSE)).status == 200
+        (scope,) = played.scopes
+        assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/echo", b"/echo", b"a=b")
+        assert exchange(server.port, ask("http://localhost/echo", CLOSE)).status == 400
+        assert exchange(server.port, ask("*", CLOSE, method="OPTIONS")).status == 400
+        assert len(played.scopes) == 1
+
     def test_of_a_proxys_clients_is_theirs_request_by_request(self, shell: Shell, played: Played) -> None:
         with live_fallback(played, shell, listen={"proxy_headers": True}) as server:
             first = ask("/", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https")
@@ -102,7 +110,7 @@ class TestTheScope:
 
 
 class TestFaultsOfTheApplication:
-    @pytest.mark.parametrize("path", ["/raises", "/raises-started", "/silent", "/exits"])
+    @pytest.mark.parametrize("path", ["/raises", "/raises-started", "/silent", "/exits", "/closes"])
     def test_before_a_byte_is_out_are_500(
         self, server: LiveServer, path: str, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import trustme
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 
 from roomwire import App
 from roomwire.core.errors import LocalError
+from roomwire.node import drain
 from roomwire.testing.clock import VirtualClock
 from tests.fallback.apps import Played, respond
 from tests.fallback.conftest import live_fallback
@@ -89,6 +91,51 @@ class TestTheLifespan:
             with live_fallback(Living(app, None, problem), shell, app=app):
                 pass
             assert [record.levelname for record in caplog.records if "fallback" in record.message] == ["ERROR"]
+
+    def test_a_shutdown_that_hangs_is_cancelled_when_the_time_of_the_drain_is_over(
+        self, shell: Shell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(drain, "_FAREWELL", 0.1)
+        for seconds in (0.0, 0.2):
+            caplog.clear()
+            cancelled = []
+
+            async def application(scope: Any, receive: Any, send: Any) -> None:
+                assert scope["type"] == "lifespan"
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    cancelled.append(seconds)  # noqa: B023  called within the turn
+                    raise
+
+            with live_fallback(application, shell, drain_timeout=seconds) as server:
+                node = server.node
+            (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+            assert "the shutdown of the fallback main:api did not end within" in record.getMessage()
+            assert cancelled == [seconds]
+            assert not node.serving
+
+    def test_a_shutdown_has_what_is_left_of_the_drain_and_always_a_little(self, shell: Shell, played: Played) -> None:
+        with live_fallback(played, shell, drain_timeout=1000.0) as server:
+            with connect(server.port, ask("/held")):
+                wait_for(server, played, "held")
+                server.call(server.node.runtime.spawn, server.node.drain.run)
+                while not server.call(lambda: server.node.draining):
+                    pass
+                left = server.call(server.node.drain.remaining)
+                assert 900 < left <= 1000
+                while server.call(server.node.drain.remaining) >= left:
+                    pass
+                release(server, played)
+
+    def test_one_that_ends_by_generator_exit_is_one_that_failed(self, shell: Shell) -> None:
+        app = make_app()
+        with pytest.raises(LocalError, match="the application did not start: GeneratorExit"):
+            with live_fallback(Living(app, GeneratorExit()), shell, app=app):
+                pytest.fail("it serves")
 
     @pytest.mark.parametrize("kind", ["raises", "returns", "of another protocol"])
     def test_there_need_be_none(self, shell: Shell, kind: str) -> None:

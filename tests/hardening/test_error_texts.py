@@ -62,3 +62,15 @@ def test_the_calls_are_found() -> None:
     files = {file for file, _ in calls()}
     assert {"core/http.py", "core/handshake.py", "core/envelope.py", "node/workers.py", "auth/origin.py"} <= files
     assert len(list(calls())) > 60
+
+
+def test_the_raw_transport_says_the_same_in_one_place() -> None:
+    found = [
+        (file, ast.unparse(argument))
+        for file, call in calls()
+        if file.startswith("transports/anyio/")
+        for argument in (*call.args, *(keyword.value for keyword in call.keywords))
+        if isinstance(argument, ast.Constant) and " " in str(argument.value)
+    ]
+    assert {"transports/anyio/opening.py", "transports/anyio/refusals.py"} <= {file for file, _ in found}
+    assert sorted({text for _, text in found}) == sorted(text for _, text in found)

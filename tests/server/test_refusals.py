@@ -364,7 +364,10 @@ SMUGGLED = {
     "a bare CR in a value": request("/ws", "X-Return: a\rX-Injected: b", bearer()),
     "an empty name": request("/ws", ": x", bearer()),
     "a line without a colon": request("/ws", "nonsense", bearer()),
-    "an absolute target": request("http://127.0.0.1/ws", bearer()),
+    "an absolute target of another host": request("http://localhost/ws", bearer()),
+    "an absolute target with a user": request("http://ann@127.0.0.1/ws", bearer()),
+    "an absolute target of another scheme": request("ftp://127.0.0.1/ws", bearer()),
+    "an absolute target without a host": request("http:///ws", bearer(), "Host:", without=("Host",)),
     "an authority as target": request("127.0.0.1:80", bearer(), method="CONNECT"),
     "an asterisk as target": request("*", bearer(), method="OPTIONS"),
     "a blank in the target": request("/ws x", bearer()),
@@ -385,6 +388,16 @@ SMUGGLED = {
 def test_400_for_a_head_that_could_be_read_in_two_ways(server: LiveServer, watch: Watch, shape: str) -> None:
     assert_refused(exchange(server.port, SMUGGLED[shape]), 400, "bad_request")
     assert watch.asked == []
+
+
+def test_an_absolute_target_is_a_path_and_a_host(server: LiveServer) -> None:
+    assert exchange(server.port, request("http://127.0.0.1/nowhere", bearer())).status == 404
+    with connect(server.port, request("http://127.0.0.1/ws", bearer(), "Origin: http://127.0.0.1")) as link:
+        link.upgraded()
+    # The Origin is compared with what both say.
+    for host in ("127.0.0.1", "evil.example"):
+        evil = request(f"http://{host}/ws", bearer(), "Origin: http://evil.example")
+        assert exchange(server.port, evil).status == (403 if host == "127.0.0.1" else 400)
 
 
 def test_431_for_a_head_that_is_too_large(server: LiveServer) -> None:

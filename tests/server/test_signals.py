@@ -74,8 +74,10 @@ def test_a_signal_before_it_serves_ends_it_in_good_order(backend: str, manager: 
         assert process.line() == "starting"
         process.signal(signal.SIGTERM)
         assert manager.recv(100) == b"STOPPING=1"
-        process.answer()
-        assert process.end() == (0, ["lifespan ended", "served"])
+        process.answer()  # a thread of the start waits for it, and none can be cancelled
+        code, lines = process.end()
+        assert code == 0
+        assert lines[-1] == "served"
 
 
 def test_the_service_manager_is_told(backend: str, manager: socket.socket) -> None:

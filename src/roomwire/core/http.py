@@ -22,7 +22,12 @@ __all__ = ["RequestParser", "http_response", "refusal_response", "stream_respons
 # The host of a URI without its rarer characters, and a port (RFC 9110 section 7.2).
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~%\-]{0,255})(?::[0-9]{0,5})?")
 _MAX_HOST = 255
+# Without a user and a password (RFC 9110 section 4.2.4). What the host is made of is checked later.
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://(?P<host>[^/?@#:][^/?@#]*)(?P<rest>[/?].*|)")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+
+
+Fields = tuple[tuple[bytes, bytes], ...]
 
 
 def _refuse(detail: str, status: int = 400) -> NoReturn:
@@ -126,16 +131,38 @@ class RequestParser:
         if not isinstance(event, h11.Request):
             _refuse("not a correct HTTP request")
         target = event.target.decode("ascii")
-        if not target.startswith("/"):
-            _refuse("the request target must be a path")
-        path, _, query = target.partition("?")
         # As they came, and lowered here: h11's sequence of lowered names is dear to go through.
         headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
+        if not target.startswith("/"):
+            target, headers = _absolute(event, headers)
+        path, _, query = target.partition("?")
         version = event.http_version.decode("ascii")
         head = RequestHead(event.method.decode("ascii"), path, query, headers, self._peer, self._secure, version)
         _check_head(head)
         self.connection = parser
         return head
+
+
+def _absolute(event: h11.Request, headers: Fields) -> tuple[str, Fields]:
+    """Path and query of a target in absolute form, and the headers with its host (RFC 9112 section 3.2.2).
+
+    It is the target's host that counts. A client has to send the same in both (section 3.2), so a request in which
+    they differ is refused: a proxy may have gone by the other one. The scheme is the connection's or a proxy's to say.
+    """
+    match = _ABSOLUTE.fullmatch(event.target)
+    if match is None:
+        _refuse("the request target must be a path, or an http URI")
+    host, rest = match["host"].lower(), match["rest"]
+    if event.method == b"OPTIONS" and not rest:
+        _refuse("the server as a whole has no options")  # it is what a proxy writes as `*` (section 3.2.4)
+    if not rest.startswith(b"/"):
+        rest = b"/" + rest
+    named = [value.lower() for name, value in headers if name == b"host"]
+    if not named:  # of HTTP/1.0
+        headers = (*headers, (b"host", host))
+    elif named != [host]:
+        _refuse("the Host header is not the request target's")
+    return rest.decode("ascii"), headers
 
 
 def _check_head(head: RequestHead) -> None:

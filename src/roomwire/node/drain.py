@@ -7,6 +7,7 @@ until all are gone or the time is up, abort what is left.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ logger = logging.getLogger("roomwire")
 _SLICE = 200
 """Closes between two looks at the loop."""
 _FAREWELL = 2.0
-"""Seconds that slots, presence and the application's hooks have when a node is cancelled."""
+"""Seconds that slots, presence and the application's hooks have when a node is cancelled; a shutdown, at least."""
 
 
 class Drain:
@@ -42,12 +43,17 @@ class Drain:
         self._node = node
         self._timeout = timeout
         self._spread = spread
+        self._deadline = math.inf
         self._empty = anyio.Event()
         self.began = False
 
     def retry_after(self) -> float:
         """A moment for one client to come back."""
         return round(random.uniform(0.0, self._spread), 2)  # noqa: S311  spreads load, hides nothing
+
+    def remaining(self) -> float:
+        """Seconds that the application behind the node has to shut down: what is left of the drain, or a little."""
+        return max(_FAREWELL, self._deadline - anyio.current_time())
 
     def noticed_end(self) -> None:
         """A connection is gone."""
@@ -66,7 +72,8 @@ class Drain:
         self.began = True
         node = self._node
         logger.info("draining", extra={"roomwire": {"event": "drain", "connections": len(node.connections)}})
-        with anyio.move_on_after(self._timeout):
+        self._deadline = anyio.current_time() + self._timeout
+        with anyio.CancelScope(deadline=self._deadline):
             await node.transport.stop_accepting()
             await node.hub.release()
             for count, connection in enumerate(list(node.connections.values()), start=1):
@@ -86,7 +93,9 @@ class Drain:
 
     async def end(self) -> None:
         """The transport has ended, or is being cancelled: nothing may stay behind."""
-        self.began = True
+        if not self.began:
+            self.began = True
+            self._deadline = anyio.current_time() + self._timeout
         await self._node.transport.aclose()
         if self._node.fallback is not None:
             # Its connections are cut: the application hears of it before it is cancelled.

@@ -38,11 +38,13 @@ class Fallback:
     Args:
         node: whose context it has.
         application: called with scope, receive and send.
+        name: its name, for the log.
     """
 
-    def __init__(self, node: Node, application: Application) -> None:
+    def __init__(self, node: Node, application: Application, name: str = "application") -> None:
         self._node = node
         self._application = application
+        self._name = name
         self._state: dict[str, Any] = {}
         self._running = 0
         self._idle: anyio.Event | None = None
@@ -73,6 +75,9 @@ class Fallback:
             except* SystemExit as ends:
                 # asyncio would end with it, and every connection: a request may not ask for that.
                 raise LocalError("the application tried to end the process") from ends
+            except* GeneratorExit as ends:
+                # No Exception either, and trio would end with it.
+                raise LocalError("the application raised GeneratorExit") from ends
 
     def answered(self, head: RequestHead, status: int, size: int, seconds: float) -> None:
         """See `roomwire.transports.contract.Fallback`."""
@@ -101,6 +106,8 @@ class Fallback:
     async def lifespan(self) -> AsyncIterator[None]:
         """The application's startup at the beginning, and its shutdown at the end (ASGI "Lifespan Protocol").
 
+        A shutdown that takes longer than what is left of the drain is cancelled.
+
         Raises:
             LocalError: the startup failed.
         """
@@ -117,7 +124,11 @@ class Fallback:
                 except Exception as error:  # noqa: BLE001  raised below
                     failure = error
                 life.ending.set()
-                await life.ended.wait()
+                seconds = self._node.drain.remaining()
+                with anyio.move_on_after(seconds):
+                    await life.ended.wait()
+                if not life.ended.is_set():
+                    journal.hung(self._name, seconds)
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -150,7 +161,7 @@ class _Life:
         try:
             with Scope(self._node):
                 await self._application(scope, self._receive, self._send)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the application's lifespan
+        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001  the boundary of the application's lifespan
             self._raised(error)
         finally:
             self.started.set()

@@ -15,7 +15,7 @@ from roomwire.core.request import RequestHead
 if TYPE_CHECKING:
     from roomwire.node.connection import Connection
 
-__all__ = ["answered", "connected", "disconnected", "failed", "joined", "left", "misbehaved", "refused", "slow"]
+__all__ = ["answered", "connected", "disconnected", "failed", "hung", "joined", "left", "misbehaved", "refused", "slow"]
 
 access = logging.getLogger("roomwire.access")
 security = logging.getLogger("roomwire.security")
@@ -112,6 +112,13 @@ def misbehaved(head: RequestHead, problem: BaseException | str) -> None:
         errors.error("the fallback failed", exc_info=problem, extra={"roomwire": fields})
     else:
         errors.error("the fallback failed: %s", problem, extra={"roomwire": fields})
+
+
+def hung(name: str, seconds: float) -> None:
+    """The fallback's application did not shut down within that time."""
+    fields: dict[str, object] = {"event": "error", "where": "fallback", "application": name}
+    text = "the shutdown of the fallback %s did not end within %.1f s: it is cancelled"
+    errors.error(text, name, seconds, extra={"roomwire": fields})
 
 
 def slow(connection: Connection, what: str, seconds: float) -> None:

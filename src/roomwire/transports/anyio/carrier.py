@@ -23,10 +23,11 @@ from roomwire.core.websocket import WebSocket
 from roomwire.transports.anyio.accepting import SocketOptions
 from roomwire.transports.anyio.flow import ReadFloor
 from roomwire.transports.anyio.framing import PLAIN, UnframedFraming, framing_for
-from roomwire.transports.anyio.opening import FAILED, FULL, TOO_LATE, TOO_LONG, Opening
+from roomwire.transports.anyio.opening import Opening
 from roomwire.transports.anyio.outlet import ENDED, Outlet
 from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.phases import Phase
+from roomwire.transports.anyio.refusals import FAILED, FULL, TOO_LATE, TOO_LONG
 from roomwire.transports.contract import Admission, Framing, Receiver
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from roomwire.core.request import RequestHead
 from roomwire.transports.anyio.accepting import limit_silence
 from roomwire.transports.anyio.framing import CHUNKED, UNFRAMED
 from roomwire.transports.anyio.peers import group_of
+from roomwire.transports.anyio.refusals import FULL
 from roomwire.transports.anyio.serving import serve
 from roomwire.transports.anyio.uploading import Uploading
 from roomwire.transports.contract import Admission, HttpResponse
@@ -28,17 +29,7 @@ if TYPE_CHECKING:
     from roomwire.transports.anyio.carrier import Carrier
     from roomwire.transports.anyio.transport import AnyioTransport
 
-__all__ = ["FAILED", "FULL", "TOO_LATE", "TOO_LONG", "Opening"]
-
-
-def _unavailable(detail: str) -> Refusal:
-    return Refusal(503, "unavailable", detail, (("Retry-After", "5"),))
-
-
-FULL = _unavailable("too many handshakes at once")
-FAILED = _unavailable("the server failed; it has been logged")
-TOO_LONG = _unavailable("the decision took too long")
-TOO_LATE = Refusal(408, "bad_request", "the request took too long")
+__all__ = ["Opening"]
 
 
 class Opening:

@@ -26,6 +26,7 @@ from roomwire.transports.anyio.calling import Call
 from roomwire.transports.anyio.flow import ReadFloor
 from roomwire.transports.anyio.peers import Peer, group_of
 from roomwire.transports.anyio.phases import Phase
+from roomwire.transports.anyio.refusals import FULL, TOO_LATE, UNANSWERED
 from roomwire.transports.contract import Fallback
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ _A_TURN = 262_144
 """Bytes of a response after which others have their turn of the loop, however fast they are read."""
 _A_SEND = 4096
 """Bytes that a part of a response counts for beyond its own, since each costs a call of the kernel's."""
-_FAILED = Refusal(500, "internal", "the server failed; it has been logged")
-_FULL = Refusal(503, "unavailable", "too many handshakes at once", (("Retry-After", "5"),))
-_TOO_SLOW = Refusal(408, "bad_request", "the request took too long")
 _RESET = struct.pack("ii", 1, 0)
 
 Again = Callable[["AnyioTransport", "Carrier", str], "Opening"]
@@ -192,7 +190,7 @@ class Serving:
         elif stall is not None and stall.is_stuck(now, self.carrier._held()):
             self.cut()
         elif self._floor is not None and self._floor.is_too_slow(now):
-            self.refuse(_TOO_SLOW)
+            self.refuse(TOO_LATE)
         else:
             self._arm()
 
@@ -330,8 +328,8 @@ class Serving:
         if self.sent:
             self.cut()
             return
-        self._status = _FAILED.status
-        response = refusal_response(_FAILED, head_only=self.head.method == "HEAD")
+        self._status = UNANSWERED.status
+        response = refusal_response(UNANSWERED, head_only=self.head.method == "HEAD")
         self._leave()
         self.carrier.answer(response, peer_is_done=self.exchange.complete)
 
@@ -404,7 +402,7 @@ class Serving:
         carrier.peer = name
         carrier.address = transport.counted_address(Peer(name, host, group_of(host) if host else ""))
         if not transport.door.has_place(carrier):
-            carrier.refuse(None, _FULL)
+            carrier.refuse(None, FULL)
         elif transport.door.knock(carrier):
             self._reopen()
         else:

@@ -17,9 +17,9 @@ from roomwire.transports.anyio.door import Door
 from roomwire.transports.anyio.forwarded import Proxies
 from roomwire.transports.anyio.handover import Handover, serve_handed
 from roomwire.transports.anyio.listeners import Listeners
-from roomwire.transports.anyio.opening import FULL
 from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.portable import serve_portably
+from roomwire.transports.anyio.refusals import FULL
 from roomwire.transports.anyio.serving import Serving
 from roomwire.transports.contract import Capabilities, Host, ListenOptions
 
