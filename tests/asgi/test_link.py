@@ -46,6 +46,18 @@ class TestWriting:
             await eventually(lambda: server.tasks == 0)
             assert not server.transport._links
 
+    async def test_a_write_that_is_cancelled_loses_no_event_in_silence(self) -> None:
+        async with stage() as server:
+            ann = await server.welcomed()
+            link = server.link_of("ann")
+            ann.stops_taking()
+            await server.node.app.publish(ROOM, "told", 1)
+            await eventually(lambda: link._in_flight)
+            assert link._cancel_writing is not None
+            link._cancel_writing()  # of the event that is on its way nobody knows any more
+            await eventually(lambda: not server.node.connections_of("ann"))  # it comes back, and resumes before it
+            await ann.ended.wait()
+
     async def test_the_time_is_each_messages_own(self) -> None:
         limits = Limits(heartbeat_interval=1000, heartbeat_timeout=3000, write_timeout=30)
         async with stage(clock=VirtualClock(), limits=limits) as server:

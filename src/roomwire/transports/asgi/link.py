@@ -249,6 +249,9 @@ class AsgiLink:
             # ASGI 2.4: an OSError. Anything else says something of the host, and is worth a look.
             self._cause = None if isinstance(error, OSError) else error
             self._scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            self._scope.cancel()  # part of what was taken may be lost: the client comes back for it
+            raise
         finally:
             self._writing = False
             self._cancel_writing = None
