@@ -17,10 +17,11 @@ from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
-from roomwire.transports.anyio import AnyioTransport
-from roomwire.transports.anyio.accepting import Arrival
+from roomwire.transports.anyio import AnyioTransport, accepting, portable
+from roomwire.transports.anyio.accepting import Arrival, greet
 from roomwire.transports.anyio.carrier import Phase
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
+from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.contract import ListenOptions
 from tests.server.conftest import Serve
 from tests.server.echoing import EchoServer, echo_server
@@ -210,6 +211,66 @@ def test_a_client_that_leaves_in_the_tls_handshake(shell: Shell, ours: ssl.SSLCo
         with connect(server.port, b"") as other:
             other.half_close()
             other.read_to_end()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_client_that_leaves_between_accept_and_the_first_read(
+    shell: Shell,
+    ours: ssl.SSLContext,
+    theirs: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    secure: bool,
+) -> None:
+    links: dict[int, RawLink] = {}
+
+    def greet_who_leaves(sock: socket.socket) -> Peer | None:
+        port = sock.getpeername()[1]
+        peer = greet(sock)
+        if port in links:
+            links.pop(port).reset()
+            with pytest.raises(OSError, match="not connected"):
+                sock.getpeername()
+        return peer
+
+    def connect_some() -> None:
+        for _ in range(3):
+            link = connect(server.port)
+            links[link.sock.getsockname()[1]] = link
+
+    monkeypatch.setattr(accepting, "greet", greet_who_leaves)
+    monkeypatch.setattr(portable, "greet", greet_who_leaves)
+    with echo_server(shell, listen={"ssl": ours if secure else None}) as server:
+        server.call(connect_some)  # on the server's own loop, so that it accepts none before all are there
+        if shell.shell == "callback" and not secure:
+            for link in links.values():
+                link.reset()  # the loop accepts by itself
+            links.clear()
+        server.until(lambda: not links and not server.transport.door._inside)
+        with opened(server, theirs) if secure else connect(server.port, request("/")):
+            server.until(lambda: server.host.receivers and server.receiver().link)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_fault_before_the_tls_handshake_ends_only_that_socket(
+    shell: Shell,
+    ours: ssl.SSLContext,
+    theirs: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(self: Arrival, door: Door) -> None:
+        raise LookupError("planted")
+
+    with echo_server(shell, listen={"ssl": ours}) as server, opened(server, theirs) as link:
+        monkeypatch.setattr(Arrival, "turn", fail)
+        with connect(server.port) as other:
+            assert is_closed(other)
+        server.until(lambda: not server.transport.door._inside)
+        link.send(frame(Opcode.TEXT, b"still here"))
+        assert link.frame() == (Opcode.TEXT, b"still here")
+    (record,) = caplog.records
+    assert (record.getMessage(), record.levelname, bool(record.exc_info)) == ("a connection failed", "ERROR", True)
 
 
 # --- the door stands before the TLS handshake

@@ -27,6 +27,7 @@ __all__ = [
     "Listener",
     "SocketOptions",
     "accept_each",
+    "contained",
     "greet",
     "limit_silence",
     "prepare",
@@ -158,6 +159,16 @@ async def accept_each(owner: AnyioTransport, listener: Listener, start: Callable
                     logger.error("cannot accept connections now", extra={"roomwire": fields})
                 await anyio.sleep(_EXHAUSTED_PAUSE)
                 break
+
+
+async def contained(
+    serve: Callable[[AnyioTransport, socket.socket], Awaitable[None]], owner: AnyioTransport, sock: socket.socket
+) -> None:
+    """Serve one socket; a fault in that is logged, and the other sockets go on."""
+    try:
+        await serve(owner, sock)
+    except Exception as error:
+        logger.error("a connection failed", exc_info=error, extra={"roomwire": {"event": "error"}})
 
 
 async def secured(

@@ -13,6 +13,7 @@ from roomwire.transports.anyio.accepting import (
     Arrival,
     SocketOptions,
     accept_each,
+    contained,
     prepare,
     secured,
 )
@@ -147,7 +148,9 @@ async def serve_callbacks(
     if owner.secure:
         # A server of the loop's own tells of a socket only when its TLS handshake is done.
         for sock in sockets:
-            tasks.start_soon(accept_each, owner, sock, partial(owner.host.runtime.spawn, _serve_secured, owner))
+            tasks.start_soon(
+                accept_each, owner, sock, partial(owner.host.runtime.spawn, contained, _serve_secured, owner)
+            )
         return
     loop = asyncio.get_running_loop()
     for sock in sockets:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from roomwire.transports.anyio.accepting import accept_each
+from roomwire.transports.anyio.accepting import accept_each, contained
 from roomwire.transports.anyio.callback import CallbackShell, _serve_secured
 from roomwire.transports.anyio.portable import serve_portably
 
@@ -104,7 +104,7 @@ async def serve_handed(
     """Serve what comes by `handover`, in tasks of `tasks`; with the callback shell, or with the portable one."""
     if callbacks:
         serve_one = _serve_secured if owner.secure else _serve_plain
-        tasks.start_soon(accept_each, owner, handover, partial(owner.host.runtime.spawn, serve_one, owner))
+        tasks.start_soon(accept_each, owner, handover, partial(owner.host.runtime.spawn, contained, serve_one, owner))
     else:
         await serve_portably(owner, [handover], tasks)
     tasks.start_soon(handover.report, owner)

@@ -6,6 +6,7 @@ continued, since how much of it went out is unknown: to cancel is to abort.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import anyio
 import anyio.abc
 from anyio.streams.tls import TLSStream
 
-from roomwire.transports.anyio.accepting import Arrival, Listener, SocketOptions, accept_each, greet, secured
+from roomwire.transports.anyio.accepting import Arrival, Listener, SocketOptions, accept_each, contained, greet, secured
 from roomwire.transports.anyio.carrier import Carrier, Phase
 from roomwire.transports.anyio.outlet import THROUGH_SHELL
 from roomwire.transports.anyio.peers import Peer
@@ -130,10 +131,19 @@ async def _run(
 
 
 async def _stream_of(sock: socket.socket) -> anyio.abc.ByteStream:
+    """A stream that owns the socket, which is closed where there can be none.
+
+    Raises:
+        OSError: the peer is gone already.
+    """
     try:
         if sock.family == socket.AF_UNIX:
             return await anyio.abc.UNIXSocketStream.from_socket(sock)
         return await anyio.abc.SocketStream.from_socket(sock)
+    except ValueError as error:
+        # A reset that has arrived takes the peer's name, and anyio takes that for a mistake of its caller's.
+        sock.close()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
     except BaseException:
         sock.close()
         raise
@@ -159,7 +169,7 @@ async def _serve_plain(owner: AnyioTransport, sock: socket.socket) -> None:
     try:
         try:
             stream = await _stream_of(sock)
-        except (OSError, ValueError):
+        except OSError:
             return  # the peer went away
         try:
             await _run(owner, peer, own, stream)
@@ -199,7 +209,7 @@ async def serve_portably(owner: AnyioTransport, sockets: Sequence[Listener], tas
     """Accept on `sockets`, which listen already, in tasks of `tasks`."""
 
     def start(accepted: socket.socket) -> None:
-        tasks.start_soon(_serve_secured if owner.secure else _serve_plain, owner, accepted)
+        tasks.start_soon(contained, _serve_secured if owner.secure else _serve_plain, owner, accepted)
 
     for sock in sockets:
         tasks.start_soon(accept_each, owner, sock, start)
