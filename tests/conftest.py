@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 
@@ -36,6 +38,9 @@ settings.register_profile("thorough", settings.get_profile("roomwire"), max_exam
 settings.load_profile("roomwire")
 
 CORE_TESTS = Path(__file__).parent / "core"
+
+TEARDOWN_LIMIT = 180.0
+"""Seconds for the fixtures of one test to end; then the process says where it stands, and ends."""
 
 _errors = AsyncioErrors()
 _measure: CoreMeasure | None = None
@@ -77,6 +82,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         _measure.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that was stopped by its time-out has no other bound for what it left to its fixtures."""
+    shown = item.config.stash[fault_handler_stderr_fd_key]  # sys.stderr is captured
+    faulthandler.dump_traceback_later(TEARDOWN_LIMIT, exit=True, file=shown)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def distributes(config: pytest.Config) -> bool:

@@ -1,4 +1,4 @@
-"""One connection to NATS goes on where whoever asked for a sign of life has given up before it came."""
+"""One connection to NATS: it survives who has given up, and it ends for who asks, whatever nats-py is at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from roomwire.backplanes.nats.client import NatsClient
+from roomwire.backplanes.nats.link import Link
 from tests.backplanes.on_nats import options_of
 from tests.servers import NatsServer
 
@@ -36,3 +37,28 @@ async def test_an_answer_that_nobody_waits_for_any_more_ends_nothing(nats_server
         assert not lost
     finally:
         await client.dispose()
+
+
+async def test_a_close_in_the_turn_in_which_a_connection_fails_is_not_lost(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`asyncio.wait_for` of Python 3.11 gives its result in place of the cancellation."""
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waits = asyncio.Event()
+
+    async def fail(*arguments: object) -> None:
+        waits.set()
+        await asyncio.wait_for(outcome, 60.0)
+
+    async def came_up() -> None:
+        return
+
+    link = Link(options_of(nats_server.port, "rw", reconnect_wait=60.0), "closing", came_up, lambda: None)
+    await link.start()
+    monkeypatch.setattr(NatsClient, "open", fail)
+    assert link._latest is not None
+    await link._latest._process_op_err(OSError("the link broke"))
+    await waits.wait()
+    outcome.set_exception(OSError("no connection"))
+    async with asyncio.timeout(30.0):
+        await link.aclose()

@@ -20,6 +20,7 @@ from roomwire.backplanes.contract import (
     Sink,
 )
 from roomwire.backplanes.nats.agreement import Agreement
+from roomwire.backplanes.nats.client import end_tasks
 from roomwire.backplanes.nats.flights import Shared
 from roomwire.backplanes.nats.history import History
 from roomwire.backplanes.nats.jetstream import JetStream
@@ -133,11 +134,7 @@ class NatsBackplane:
         await self._link.aclose()
         looks: list[Shared[Any]] = [stream.look for stream in self._streams.by_name.values()]
         looks += [bucket.open for bucket in self._buckets]
-        tasks = {task for look in looks if (task := look.cancel()) is not None} | self._tasks
-        for task in self._tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks({look.task for look in looks if look.task is not None} | self._tasks)
 
     async def _came_up(self) -> None:
         """A connection was made: what has to be there is, and the lives of streams are known."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nats.aio.client import Client
@@ -19,13 +19,28 @@ from nats.protocol import command
 
 from roomwire.backplanes.nats.options import NatsOptions
 
-__all__ = ["Handler", "NatsClient", "NoTls"]
+__all__ = ["Handler", "NatsClient", "NoTls", "end_tasks"]
 
 Handler = Callable[[str, bytes, "bytes | None"], None]
 """Called with the subject, the body and the header block of a message; it must not block or raise."""
 
 PING_INTERVAL = 10
 OUTSTANDING_PINGS = 2
+_PATIENCE = 1.0
+"""Seconds until a task that was cancelled, and goes on, is cancelled again."""
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks in which nats-py is at work, until they have ended.
+
+    Once is not enough: who is cancelled in the turn in which `asyncio.wait_for` has its result, gets the result,
+    and the cancellation is lost (up to Python 3.11).
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_PATIENCE)
 
 
 class NoTls(NatsError):
@@ -177,9 +192,7 @@ class NatsClient(Client):
     async def dispose(self) -> None:
         """Release it, and wait until nothing of it is left."""
         self.release()
-        tasks = self._tasks()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(self._tasks())
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             # In a task: a TLS handshake that failed leaves a cancelled future behind, which must not cancel us.

@@ -52,10 +52,9 @@ class Shared(Generic[T]):
                 _fail(self._next, Unavailable("the NATS backplane is closed"))
                 self._next = None
 
-    def cancel(self) -> asyncio.Task[None] | None:
-        """End it; returns the task to wait for."""
-        if self._task is not None:
-            self._task.cancel()
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What is at work, if anything is."""
         return self._task
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from roomwire.backplanes.nats.client import Handler, NatsClient, NoTls
+from roomwire.backplanes.nats.client import Handler, NatsClient, NoTls, end_tasks
 from roomwire.backplanes.nats.options import NatsOptions
 from roomwire.backplanes.nats.wire import Reply, status_of
 from roomwire.core.errors import ConfigError, Unavailable
@@ -120,8 +120,7 @@ class Link:
             with suppress(Exception):
                 await client.round_trip(min(1.0, self._options.probe_timeout))
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await end_tasks([task])
         if self._latest is not None:
             await self._latest.dispose()  # the end of the task may have been in the middle of it
         self._fail_calls("the NATS backplane is closed")
