@@ -400,6 +400,7 @@ def listen_options(server: ServerSettings) -> ListenOptions:
         ssl=_ssl_context(server),
         shell=server.shell,
         compression=server.compression,
+        io_uring=server.io_uring,
         proxy_headers=server.proxy_headers,
         forwarded_allow_ips=tuple(server.forwarded_allow_ips),
     )

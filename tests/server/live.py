@@ -49,14 +49,16 @@ class Shell:
     shell: Any
     host: str = ""
     """The ASGI host (`tests.server.hosts`) that serves in place of a shell."""
+    io_uring: bool = True
+    """Whether events go out by a ring, however few the members are; half of the shells are without."""
 
 
 SHELLS = {
     shell.name: shell
     for shell in (
-        Shell("callback-asyncio", "asyncio", {}, "callback"),
+        Shell("callback-asyncio", "asyncio", {}, "callback", io_uring=False),
         Shell("callback-uvloop", "asyncio", {"use_uvloop": True}, "callback"),
-        Shell("portable-asyncio", "asyncio", {}, "portable"),
+        Shell("portable-asyncio", "asyncio", {}, "portable", io_uring=False),
         Shell("portable-trio", "trio", {}, "portable"),
     )
 }
@@ -265,11 +267,7 @@ def make_node(
         authenticator=options.pop("authenticator", None)
         or JwtAuthenticator(JwtOptions(algorithms=["HS256"], secret=SECRET)),  # type: ignore[arg-type]
         origin=OriginPolicy(origins),
-        transport=(
-            AsgiTransport()
-            if shell.host
-            else AnyioTransport(ListenOptions(port=0, shell=shell.shell, **(listen or {})))
-        ),
+        transport=AsgiTransport() if shell.host else make_transport(shell, listen or {}),
         clock=clock,
         **{
             "protocols": [NativeProtocol()],
@@ -279,6 +277,14 @@ def make_node(
             **options,
         },
     )
+
+
+def make_transport(shell: Shell, listen: Mapping[str, Any]) -> AnyioTransport:
+    """The transport of sockets, on a free port."""
+    options = {"port": 0, "shell": shell.shell, "io_uring": shell.io_uring, **listen}
+    transport = AnyioTransport(ListenOptions(**options))
+    transport.spreader.few = 1
+    return transport
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Writes are counted, by the turn of the loop in which they were made.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from roomwire.core.positions import Position
 from roomwire.node.hub import Hub
 from roomwire.node.rooms import Membership, Room
 from roomwire.transports.anyio.carrier import Carrier
+from roomwire.transports.anyio.ring import SendRing
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import UNHURRIED, Client, LiveServer, Shell
@@ -35,7 +36,7 @@ class Writes:
         self.outside: Counter[bytes] = Counter()
         self.turns: list[Counter[bytes]] = []
         self._now = self.outside
-        flush, write = Hub.flush_now, Carrier.write
+        flush, write, send = Hub.flush_now, Carrier.write, SendRing.send
 
         def flush_now(hub: Hub) -> None:
             self._now = Counter()
@@ -43,13 +44,21 @@ class Writes:
             flush(hub)
             self._now = self.outside
 
-        def counting(carrier: Carrier, block: bytes, messages: int, *, counted: bool = True) -> None:
+        def count(block: bytes, writes: int) -> None:
             for event in (b"presence.join", b"presence.state", b"room.state", b"told"):
-                self._now[event] += b'"event":"%s"' % event in block
+                self._now[event] += writes * (b'"event":"%s"' % event in block)
+
+        def counting(carrier: Carrier, block: bytes, messages: int, *, counted: bool = True) -> None:
+            count(block, 1)
             write(carrier, block, messages, counted=counted)
+
+        def counting_all(ring: SendRing, descriptors: Sequence[int], data: bytes) -> list[int]:
+            count(data, len(descriptors))
+            return send(ring, descriptors, data)
 
         monkeypatch.setattr(Hub, "flush_now", flush_now)
         monkeypatch.setattr(Carrier, "write", counting)
+        monkeypatch.setattr(SendRing, "send", counting_all)
 
     def of(self, event: bytes) -> list[int]:
         """How many in each turn that had any; there is none outside of a turn."""

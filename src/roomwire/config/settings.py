@@ -121,6 +121,8 @@ class ServerSettings(_Section):
     """Web pages that may connect besides the server's own: "https://app.example.com", or "*"."""
     compression: bool = False
     """permessage-deflate (RFC 7692). It costs memory and CPU for each connection."""
+    io_uring: bool = True
+    """Write an event to many sockets in one system call, where the kernel allows it (Linux 6.0)."""
     drain_timeout: Seconds = 25.0
     """Seconds that a drain may take; Kubernetes kills after 30."""
     reconnect_spread: Seconds = 5.0

@@ -30,10 +30,11 @@ from roomwire.core.positions import Position
 from roomwire.core.publication import Publication
 from roomwire.core.replay import BUFFER_BYTES, BUFFER_EVENTS
 from roomwire.node.rooms import BLOCK_BYTES, Freeze, Membership, Room
-from roomwire.node.turns import Turn, encode
+from roomwire.node.turns import Turn, encode, write_each
 
 if TYPE_CHECKING:
     from roomwire.node.rooms import Kind
+    from roomwire.transports.contract import Link
 
 __all__ = ["BLOCK_EVENTS", "UNREAD", "Block", "ConflatedRoom"]
 
@@ -108,6 +109,7 @@ class Block(Turn):
     def write(self, batch: Sequence[Membership]) -> None:
         """See `Turn`."""
         apart = self._room.apart
+        groups: dict[tuple[Kind, int], list[Link]] = {}
         for membership in batch:
             link, kind = membership.link, membership.kind
             if link is None or kind is None:
@@ -124,11 +126,15 @@ class Block(Turn):
             if self._excluded and membership.connection.client in self._excluded:
                 self._write_partly(membership, start)
             elif start < len(self._publications):
-                key = (kind, start)
-                block = self._cuts.get(key)
-                if block is None:
-                    block = self._cuts[key] = encode(self._publications[start:], kind)
-                link.write(block, len(self._publications) - start)
+                groups.setdefault((kind, start), []).append(link)
+        for (kind, start), links in groups.items():
+            write_each(links, self._block_for(kind, start), len(self._publications) - start)
+
+    def _block_for(self, kind: Kind, start: int) -> Any:
+        block = self._cuts.get((kind, start))
+        if block is None:
+            block = self._cuts[kind, start] = encode(self._publications[start:], kind)
+        return block
 
     def _is_behind(self, waiting: int) -> bool:
         return waiting > self._room.unread or (waiting > 0 and self._heavy)

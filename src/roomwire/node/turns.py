@@ -20,8 +20,9 @@ from roomwire.core.tail import Entry
 if TYPE_CHECKING:
     from roomwire.node.rooms import Kind, Membership
     from roomwire.protocols.contract import Message, WireProtocol
+    from roomwire.transports.contract import Link
 
-__all__ = ["WRITE_BYTES", "Events", "Telling", "Turn", "encode", "messages_of", "publications_of"]
+__all__ = ["WRITE_BYTES", "Events", "Telling", "Turn", "encode", "messages_of", "publications_of", "write_each"]
 
 logger = logging.getLogger("roomwire")
 
@@ -106,9 +107,9 @@ class Events(Turn):
 
     def write(self, batch: Sequence[Membership]) -> None:
         """See `Turn`. The hottest loop of all."""
-        count = len(self._publications)
         excluded = self._excluded
-        kind = block = None
+        groups: dict[Kind, list[Link]] = {}
+        kind, links = None, []
         for membership in batch:
             link = membership.link
             if link is None:
@@ -118,11 +119,13 @@ class Events(Turn):
                 continue
             if membership.kind is not kind:
                 kind = membership.kind
-                block = self._block_for(kind)
-            link.write(block, count)
+                assert kind is not None
+                links = groups.setdefault(kind, [])
+            links.append(link)
+        for kind, links in groups.items():
+            write_each(links, self._block_for(kind), len(self._publications))
 
-    def _block_for(self, kind: Kind | None) -> Any:
-        assert kind is not None
+    def _block_for(self, kind: Kind) -> Any:
         block = self._blocks.get(kind)
         if block is None:
             block = self._blocks[kind] = encode(self._publications, kind)
@@ -172,11 +175,13 @@ class Telling(Turn):
 
     def write(self, batch: Sequence[Membership]) -> None:
         """See `Turn`."""
+        groups: dict[Kind, list[Link]] = {}
         for membership in batch:
-            link = membership.link
-            block = None if link is None else self._block_for(membership)
-            if link is not None and block is not None:
-                link.write(block, len(self._notices), counted=not self.moves)
+            link, kind = membership.link, membership.kind
+            if link is not None and kind is not None and self._block_for(membership) is not None:
+                groups.setdefault(kind, []).append(link)
+        for kind, links in groups.items():
+            write_each(links, self._blocks[kind], len(self._notices), counted=not self.moves)
 
     def finished(self) -> None:
         """See `Turn`."""
@@ -198,6 +203,16 @@ class Telling(Turn):
             block = self._blocks[kind] = framing.block(messages)
             self.weigh(framing.size(block))
         return block
+
+
+def write_each(links: Sequence[Link], block: Any, messages: int, *, counted: bool = True) -> None:
+    """Write a block to links of one kind: in one go, where they are `roomwire.transports.contract.SpreadingLink`."""
+    spread = getattr(links[0], "spread", None)
+    if spread is not None:
+        spread(links, block, messages, counted=counted)
+        return
+    for link in links:
+        link.write(block, messages, counted=counted)
 
 
 def messages_of(publications: Iterable[Publication], protocol: WireProtocol) -> list[Message]:

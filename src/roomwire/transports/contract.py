@@ -31,6 +31,7 @@ __all__ = [
     "ListenOptions",
     "Receiver",
     "Runtime",
+    "SpreadingLink",
     "Transport",
     "Upload",
 ]
@@ -73,6 +74,7 @@ class ListenOptions:
         ssl: a context where TLS is spoken.
         shell: ``"callback"``, ``"portable"``, or ``"auto"``.
         compression: whether permessage-deflate may be negotiated.
+        io_uring: whether one block for many links may be sent in one system call, where the kernel can.
         proxy_headers: whether ``X-Forwarded-For`` and ``-Proto`` are believed, from `forwarded_allow_ips`:
             addresses, networks, or ``"*"``.
     """
@@ -86,6 +88,7 @@ class ListenOptions:
     ssl: SSLContext | None = None
     shell: Literal["auto", "callback", "portable"] = "auto"
     compression: bool = False
+    io_uring: bool = True
     proxy_headers: bool = False
     forwarded_allow_ips: tuple[str, ...] = ("127.0.0.1", "::1")
 
@@ -168,6 +171,14 @@ class Link(Protocol):
 
     def resume_reading(self) -> None:
         """Read on."""
+        ...
+
+
+class SpreadingLink(Link, Protocol):
+    """A link whose transport writes one block to many at once. To have this is optional: else each is written to."""
+
+    def spread(self, links: Sequence[Any], block: Any, messages: int, *, counted: bool = True) -> None:
+        """As `Link.write` to each of `links`, which have this one's framing."""
         ...
 
 

@@ -105,14 +105,6 @@ class Carrier(Outlet):
         """Read on; nothing where that is so."""
         raise NotImplementedError
 
-    def _close_link(self) -> None:
-        """Close the link behind the bytes that are held, in a shell that has no descriptor."""
-        raise NotImplementedError
-
-    def _cut(self) -> None:
-        """Cut the link now; `lost` is called soon."""
-        raise NotImplementedError
-
     def socket_options(self) -> SocketOptions:
         """The socket below, for its options."""
         raise NotImplementedError
@@ -312,6 +304,10 @@ class Carrier(Outlet):
         if sent != len(block):
             self._counted = counted
             self._hand_over(block[sent:])
+
+    def spread(self, links: Sequence[Carrier], block: bytes, messages: int, *, counted: bool = True) -> None:
+        """See `roomwire.transports.contract.SpreadingLink`."""
+        self._transport.spreader.write(links, block, messages, counted=counted)
 
     def ping(self) -> None:
         """See `roomwire.transports.contract.Link`."""

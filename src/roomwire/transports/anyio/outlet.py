@@ -57,6 +57,14 @@ class Outlet:
         """Bytes that the shell holds."""
         raise NotImplementedError
 
+    def _close_link(self) -> None:
+        """Close the link behind the bytes that are held, in a shell that has no descriptor."""
+        raise NotImplementedError
+
+    def _cut(self) -> None:
+        """Cut the link now; the shell tells of its end soon."""
+        raise NotImplementedError
+
     # --- what a carrier offers
 
     def _overflowed(self) -> None:
@@ -107,6 +115,14 @@ class Outlet:
             self._hand_over(block)
         else:
             self._broke(error)
+
+    def took(self, result: int, block: bytes, *, counted: bool) -> None:
+        """The kernel took not all of a block that `roomwire.transports.anyio.spreading` sent: so much, or an error."""
+        if result < 0:
+            self._not_taken(OSError(-result, os.strerror(-result)), block, counted=counted)
+        else:
+            self._counted = counted
+            self._hand_over(block[result:])
 
     def _queue(self, block: bytes, messages: int, *, counted: bool) -> None:
         if self._fd == ENDED:

@@ -21,6 +21,7 @@ from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.portable import serve_portably
 from roomwire.transports.anyio.refusals import FULL
 from roomwire.transports.anyio.serving import Serving
+from roomwire.transports.anyio.spreading import Spreader
 from roomwire.transports.contract import Capabilities, Host, ListenOptions
 
 __all__ = ["AnyioTransport"]
@@ -43,6 +44,7 @@ class AnyioTransport:
         proxies: who is believed about a client's address.
         carriers: the sockets that are open.
         kept: those of them that wait for a further request, the oldest first.
+        spreader: what writes one block to many of them.
         host: the node, while serving.
         door: where new sockets wait, while serving.
 
@@ -60,6 +62,7 @@ class AnyioTransport:
         self.kept: dict[Serving, None] = {}
         self.host: Host
         self.door: Door
+        self.spreader = Spreader(uses_ring=self.options.io_uring and not self.secure)
         self._listeners: Listeners | None = None
         self._handover: Handover | None = None
         self._servers: list[asyncio.Server] = []
@@ -100,6 +103,7 @@ class AnyioTransport:
             with anyio.CancelScope(shield=True):
                 await self.stop_accepting()
                 await self._abort_all()
+                self.spreader.close()
 
     async def _listen(self, tasks: anyio.abc.TaskGroup) -> Sequence[str]:
         if self._listeners is None:
