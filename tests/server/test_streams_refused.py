@@ -180,6 +180,16 @@ class TestPagesOfOtherOrigins:
         refused = viewers.ask("room=chat:secret", headers={"Origin": ORIGIN})
         assert (refused.status, refused.headers["access-control-allow-origin"]) == (403, ORIGIN)
 
+    def test_and_when_to_come_back(self, viewers: Viewers) -> None:
+        """`Retry-After` is no header that the Fetch Standard lets pages see by itself ("CORS-safelisted")."""
+        for _ in range(5):
+            viewers.view(user="often")
+        refused = viewers.ask(user="often", headers={"Origin": ORIGIN})
+        assert (refused.status, int(refused.headers["retry-after"]) > 0) == (429, True)
+        assert refused.headers["access-control-expose-headers"] == "Retry-After"
+        unknown = viewers.ask("room=chat:broken", headers={"Origin": ORIGIN})
+        assert (unknown.status, unknown.headers["access-control-expose-headers"]) == (503, "Retry-After")
+
     @pytest.mark.parametrize("origin", ["https://evil.example.com", "null", f"{ORIGIN}, https://evil.example.com"])
     def test_another_one_may_not(self, viewers: Viewers, origin: str) -> None:
         refused = viewers.ask(headers={"Origin": origin})

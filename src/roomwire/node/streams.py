@@ -103,7 +103,8 @@ class Streams:
     def _sharing(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """A page of another origin may read the answer, where it may connect (the Fetch Standard, "CORS protocol").
 
-        Without credentials, since none that a browser adds by itself count here.
+        Without credentials, since none that a browser adds by itself count here. When to come back after a 429 or 503
+        is in a header that a page sees only where that is said.
         """
         origins = head.header_values(b"origin")
         if len(origins) != 1 or not _ORIGIN.fullmatch(origins[0]):
@@ -112,7 +113,8 @@ class Streams:
             self._node.origin.check(head)
         except HandshakeRefused:
             return _VARY
-        return (("Access-Control-Allow-Origin", origins[0].decode("ascii")), *_VARY)
+        origin = origins[0].decode("ascii")
+        return (("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", "Retry-After"), *_VARY)
 
 
 def _asked_for(head: RequestHead) -> RequestHead:
