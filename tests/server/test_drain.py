@@ -181,6 +181,31 @@ def test_a_drain_gives_back_slots_and_presence(shell: Shell) -> None:
     assert not any(hub.presence.values())
 
 
+def test_a_lifespan_whose_end_hangs_is_cancelled_when_the_time_of_the_drain_is_over(
+    shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("roomwire.node.drain._FAREWELL", 0.1)
+    cancelled: list[str] = []
+
+    @asynccontextmanager
+    async def hangs(app: App) -> Any:
+        async with anyio.create_task_group():  # it may have scopes of its own
+            yield
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                cancelled.append("closed all the same")
+                raise
+
+    server = serve(shell, app=make_app(lifespan=hangs), drain_timeout=0.2)
+    server.connect("ann")
+    drain(server)
+    assert server.ended.result(10) is None
+    assert cancelled == ["closed all the same"]
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "hangs did not end within 0." in record.getMessage()
+
+
 def test_the_lifespan_ends_after_the_last_disconnect_hook(shell: Shell, serve: Serve) -> None:
     order: list[str] = []
     log = Log()

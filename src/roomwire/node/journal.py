@@ -114,11 +114,11 @@ def misbehaved(head: RequestHead, problem: BaseException | str) -> None:
         errors.error("the fallback failed: %s", problem, extra={"roomwire": fields})
 
 
-def hung(name: str, seconds: float) -> None:
-    """The fallback's application did not shut down within that time."""
-    fields: dict[str, object] = {"event": "error", "where": "fallback", "application": name}
-    text = "the shutdown of the fallback %s did not end within %.1f s: it is cancelled"
-    errors.error(text, name, seconds, extra={"roomwire": fields})
+def hung(name: str, seconds: float, where: str = "fallback") -> None:
+    """A fallback or a lifespan, the application's own, did not shut down within that time."""
+    fields: dict[str, object] = {"event": "error", "where": where, "application": name}
+    text = "the shutdown of the %s %s did not end within %.1f s: it is cancelled"
+    errors.error(text, where, name, seconds, extra={"roomwire": fields})
 
 
 def slow(connection: Connection, what: str, seconds: float) -> None:

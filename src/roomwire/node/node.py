@@ -8,6 +8,7 @@ publication), presence and control (what nodes share), farewells and drain (the 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ from roomwire.core.policy import RoomPolicy
 from roomwire.core.publication import Publication, compose
 from roomwire.core.request import RequestHead
 from roomwire.core.schema import EventSchema
+from roomwire.core.signatures import name_of
 from roomwire.core.wheel import TimerWheel
 from roomwire.node import journal, unread
 from roomwire.node.admission import Admissions
@@ -52,7 +54,7 @@ from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
 from roomwire.transports.contract import Admission, HttpResponse, Transport, Upload
 
 if TYPE_CHECKING:
-    from roomwire.app import App
+    from roomwire.app import App, Lifespan
     from roomwire.node.api import PublishApi
     from roomwire.node.fallback import Fallback
     from roomwire.node.meter import Meter
@@ -208,10 +210,24 @@ class Node:
             for beside in self.beside:
                 await stack.enter_async_context(beside())
             if self.app.lifespan is not None:
-                await stack.enter_async_context(self.app.lifespan(self.app))
+                await stack.enter_async_context(self._bounded(self.app.lifespan))
             # No handler outlives what the lifespan closes; each can still give back what it holds in the store.
             stack.push_async_callback(_shielded, self.runtime.drain)
             yield
+
+    @asynccontextmanager
+    async def _bounded(self, lifespan: Lifespan) -> AsyncIterator[None]:
+        """The application's lifespan; its end is cancelled where it takes longer than what is left of the drain."""
+        seconds = math.inf
+        with anyio.CancelScope() as scope:  # outside of it, since it may have scopes of its own
+            async with lifespan(self.app):
+                try:
+                    yield
+                finally:
+                    seconds = self.drain.remaining()
+                    scope.deadline = anyio.current_time() + seconds
+        if scope.cancelled_caught:
+            journal.hung(name_of(lifespan), seconds, "lifespan")
 
     def _configure_backplane(self) -> None:
         """Tell it the policies, where it is a `roomwire.backplanes.contract.PolicyAware`; it may be wrapped."""
