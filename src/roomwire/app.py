@@ -57,7 +57,8 @@ class App(Declarations):
     """The declarations of an application.
 
     Args:
-        lifespan: an async context manager, entered before the first connection and left after the last.
+        lifespan: an async context manager, entered before the first connection and left after the last. Its end is
+            cancelled where it takes longer than what is left of ``server.drain_timeout``.
 
     Attributes:
         overrides: functions that are called in place of dependencies, for tests:
