@@ -81,6 +81,17 @@ class TestWhatWaits:
         conflation.forget(2)
         assert waiting(conflation) == [3]
 
+    def test_what_was_replaced_before_it_was_sent_is_counted_up_to_the_cut(self) -> None:
+        conflation = Conflation("k")
+        for offset, key in enumerate("abaac", start=1):
+            conflation.take(told(offset, {"k": key}))
+        assert conflation.replaced == 2
+        conflation.cut()
+        conflation.take(told(6, {"k": "a"}))  # members in step were sent the one before
+        assert conflation.replaced == 0
+        conflation.take(told(7, {"k": "a"}))
+        assert conflation.replaced == 1
+
     def test_after_a_state(self) -> None:
         conflation = Conflation("k")
         for offset, key in ((1, "a"), (2, "b"), (0, "a"), (3, "c")):

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from roomwire.config import MetricsSettings
 from roomwire.core.limits import Limits
 from roomwire.metrics import attach
+from roomwire.node.fallback import Fallback
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS
@@ -31,10 +32,12 @@ BOTH = [SHELLS["callback-uvloop"], SHELLS["portable-trio"]]
 def measured_server(
     shell: Shell = SHELLS["callback-asyncio"], *, metrics: MetricsSettings | None = None, **options: Any
 ) -> Iterator[LiveServer]:
-    """A node with metrics, on a clock that the test moves; `options` are those of `make_node`."""
-    app = options.pop("app", None) or make_app()
+    """A node with metrics, on a clock that the test moves; `options` are those of `make_node`, and `fallback`."""
+    app, fallback = options.pop("app", None) or make_app(), options.pop("fallback", None)
     node = make_node(app, shell, **{"rooms": ROOMS, "clock": VirtualClock(), **options})
     attach(node, metrics)
+    if fallback is not None:
+        node.fallback = Fallback(node, fallback)
     with (
         anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal,
         serving(node, portal) as server,

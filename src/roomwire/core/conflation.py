@@ -85,9 +85,10 @@ class Conflation:
         waiting_bytes: bytes of their data.
         kept: publications that they have, and somebody else does not.
         kept_bytes: bytes of their data.
+        replaced: publications that a later one took the place of while they waited, since the last cut.
     """
 
-    __slots__ = ("_field", "_newest", "head", "kept", "kept_bytes", "sent", "waiting", "waiting_bytes")
+    __slots__ = ("_field", "_newest", "head", "kept", "kept_bytes", "replaced", "sent", "waiting", "waiting_bytes")
 
     def __init__(self, field: str | None = None) -> None:
         self._field = field
@@ -95,6 +96,7 @@ class Conflation:
         self.head = self.sent = 0
         self.waiting = self.waiting_bytes = 0
         self.kept = self.kept_bytes = 0
+        self.replaced = 0
 
     def take(self, publication: Publication) -> None:
         """The next publication: it replaces that of its key."""
@@ -102,6 +104,7 @@ class Conflation:
         replaced = self._newest.pop(key, None)
         if replaced is not None:
             self._count(replaced, -1)
+            self.replaced += replaced.mark > self.sent
         self.head += 1
         item = self._newest[key] = Item(self.head, publication)
         self._count(item, 1)
@@ -111,7 +114,7 @@ class Conflation:
         self.sent = self.head
         self.kept += self.waiting
         self.kept_bytes += self.waiting_bytes
-        self.waiting = self.waiting_bytes = 0
+        self.waiting = self.waiting_bytes = self.replaced = 0
         return list(self._newest.values())
 
     def forget(self, mark: int) -> None:

@@ -36,6 +36,7 @@ _CONNECTIONS = "Connections"
 _MESSAGES = "Messages"
 _ROOMS = "Rooms and fan-out"
 _REPLAY = "Replay and healing"
+_FALLBACK = "The fallback"
 _BACKPLANE = "Backplane"
 _NODE = "The node"
 
@@ -48,7 +49,12 @@ _OPERATION = "an operation of the [backplane contract](../how-to/backplane.md): 
 
 FAMILIES: tuple[Family, ...] = (
     Family(_CONNECTIONS, "roomwire_connections", "gauge", "Connections that are open"),
-    Family(_CONNECTIONS, "roomwire_connections_opened_total", "counter", "Requests that were upgraded"),
+    Family(
+        _CONNECTIONS,
+        "roomwire_connections_opened_total",
+        "counter",
+        "Requests that were upgraded, or answered with an event stream",
+    ),
     Family(
         _CONNECTIONS,
         "roomwire_connections_closed_total",
@@ -59,6 +65,15 @@ FAMILIES: tuple[Family, ...] = (
             " what else a peer may send",
             "by": "who began: `server`, `peer`, or `link` where it broke",
         },
+    ),
+    Family(
+        _CONNECTIONS, "roomwire_streams", "gauge", "Event streams that are open; they are among the connections, too"
+    ),
+    Family(
+        _CONNECTIONS,
+        "roomwire_streams_opened_total",
+        "counter",
+        "Requests for event streams that were let in, with those whose client was gone by then",
     ),
     Family(
         _CONNECTIONS, "roomwire_reconnects_total", "counter", "Admitted with a cursor: clients that were here before"
@@ -138,6 +153,19 @@ FAMILIES: tuple[Family, ...] = (
         "roomwire_fanout_seconds",
         "histogram",
         "One flush of a room: what came within a turn of the loop, written to its members, or to 512 of them",
+    ),
+    Family(
+        _ROOMS,
+        "roomwire_replaced_events_total",
+        "counter",
+        "Events of rooms with `conflate_rate` that a newer one took the place of before they were sent, so they never"
+        " are. Counted with the update that has the newer one",
+    ),
+    Family(
+        _ROOMS,
+        "roomwire_passed_over_total",
+        "counter",
+        "Times that a member of such a room was not sent an update, since it had not read enough of what came before",
     ),
     Family(
         _ROOMS,
@@ -232,6 +260,30 @@ FAMILIES: tuple[Family, ...] = (
         "counter",
         "What came and could not be read. Anything but 0 means that something else writes into the store",
         {"kind": "`publication`, or `order` for one of a node to the others"},
+    ),
+    Family(
+        _FALLBACK,
+        "roomwire_fallback_requests_total",
+        "counter",
+        "Requests that the application of `server.fallback` answered. What the node refused itself is among the"
+        " refusals",
+        {
+            "method": "`GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`, `OPTIONS`; `other`",
+            "status": "the class of the HTTP status: `2xx`, `3xx`, `4xx`, `5xx`, which a response that was cut off has"
+            " as well; `none` where the client was gone before the first byte; `other`",
+        },
+    ),
+    Family(
+        _FALLBACK,
+        "roomwire_fallback_requests_pending",
+        "gauge",
+        "Requests that it has not finished; `limits.max_requests` is the most",
+    ),
+    Family(
+        _FALLBACK,
+        "roomwire_fallback_seconds",
+        "histogram",
+        "From a request's head to the last byte of the response, or to the end of the connection",
     ),
     Family(_NODE, "roomwire_ready", "gauge", "1 while `/readyz` says 200"),
     Family(_NODE, "roomwire_draining", "gauge", "1 from the first signal on"),

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from roomwire.core.closing import CloseCode
 from roomwire.node import Node
 from roomwire.node.counts import ERRORS, OK, REASONS, Histogram
-from roomwire.node.meter import Meter
+from roomwire.node.meter import METHODS, Meter
 
 __all__ = ["Values", "read"]
 
@@ -35,6 +35,7 @@ _REFUSED = (
     (431, "bad_request"),
     (503, "unavailable"),
 )
+_ANSWERED = tuple((method, f"{kind}xx") for method in sorted(METHODS) for kind in range(2, 6))
 _TOO_SLOW = str(int(CloseCode.TOO_SLOW)), "server"
 
 
@@ -48,7 +49,13 @@ class _HasDoor(Protocol):
 
 def read(node: Node, meter: Meter) -> dict[str, Values]:
     """The values of every family, by its name."""
-    return {**_connections(node, meter), **_messages(node, meter), **_rooms(node, meter), **_others(node, meter)}
+    return {
+        **_connections(node, meter),
+        **_messages(node, meter),
+        **_rooms(node, meter),
+        **_fallback(node, meter),
+        **_others(node, meter),
+    }
 
 
 def _one(value: float | Histogram) -> Values:
@@ -78,7 +85,7 @@ def _connections(node: Node, meter: Meter) -> dict[str, Values]:
 
 def _messages(node: Node, meter: Meter) -> dict[str, Values]:
     counts = node.counts
-    received, sent, queued, slow = counts.received, counts.sent, 0, 0
+    received, sent, queued, slow, streams = counts.received, counts.sent, 0, 0, 0
     for connection in node.connections.values():
         received += connection._received
         link = connection._link
@@ -87,6 +94,8 @@ def _messages(node: Node, meter: Meter) -> dict[str, Values]:
             if waiting := link.queued():
                 queued += waiting
                 slow += 1
+            if meter.streams and connection.read_only:
+                streams += 1
     outcomes = {(code,): count for code, count in counts.failed.items()} | {(OK,): counts.handled}
     return {
         "roomwire_messages_received_total": _one(received),
@@ -95,6 +104,8 @@ def _messages(node: Node, meter: Meter) -> dict[str, Values]:
         "roomwire_sent_bytes_total": _one(meter.sent_bytes),
         "roomwire_requests_total": _from_zero(((code,) for code in sorted(ERRORS)), outcomes),
         "roomwire_handler_seconds": {(event,): histogram for event, histogram in meter.handlers.items()},
+        "roomwire_streams": _one(streams),
+        "roomwire_streams_opened_total": _one(meter.streams),
         "roomwire_outbox_bytes": _one(queued),
         "roomwire_slow_readers": _one(slow),
     }
@@ -118,6 +129,8 @@ def _rooms(node: Node, meter: Meter) -> dict[str, Values]:
         "roomwire_publications_total": {("stored",): counts.published, ("ephemeral",): counts.ephemeral},
         "roomwire_deliveries_total": _one(meter.deliveries),
         "roomwire_fanout_seconds": _one(meter.fanout),
+        "roomwire_replaced_events_total": _one(meter.replaced),
+        "roomwire_passed_over_total": _one(meter.passed),
         "roomwire_replays_total": _from_zero((("replayed", ""), *states), counts.replays),
         "roomwire_replayed_events_total": _one(counts.replayed),
         "roomwire_snapshots_total": {("made",): counts.snapshots, ("failed",): counts.snapshots_failed},
@@ -131,6 +144,14 @@ def _rooms(node: Node, meter: Meter) -> dict[str, Values]:
             ("same",): counts.checks - counts.differed,
             ("differed",): counts.differed,
         },
+    }
+
+
+def _fallback(node: Node, meter: Meter) -> dict[str, Values]:
+    return {
+        "roomwire_fallback_requests_total": _from_zero(_ANSWERED, meter.answers),
+        "roomwire_fallback_requests_pending": _one(0 if node.fallback is None else node.fallback._running),
+        "roomwire_fallback_seconds": _one(meter.answering),
     }
 
 

@@ -62,6 +62,11 @@ class Block(Turn):
         items: what somebody lacks, in order.
         begin: the mark of the members in step.
         forced: whether those who do not keep up get it all the same.
+        replaced: how many publications waited for it, and were replaced by later ones.
+
+    Attributes:
+        replaced: the same; 0 once it was counted.
+        passed: members that were passed over by what is new in it, and not counted yet.
     """
 
     __slots__ = (
@@ -75,10 +80,19 @@ class Block(Turn):
         "_room",
         "_start",
         "end",
+        "passed",
+        "replaced",
     )
 
     def __init__(
-        self, room: ConflatedRoom, members: list[Membership], items: Sequence[Item], begin: int, *, forced: bool
+        self,
+        room: ConflatedRoom,
+        members: list[Membership],
+        items: Sequence[Item],
+        begin: int,
+        *,
+        forced: bool,
+        replaced: int,
     ) -> None:
         self._room = room
         self._publications = [item.publication for item in items]
@@ -94,6 +108,8 @@ class Block(Turn):
         self._cuts: dict[tuple[Kind, int], Any] = {}
         self.end = self._marks[-1] if self._marks else begin
         """The mark of who has it."""
+        self.replaced = replaced
+        self.passed = 0
 
     @property
     def publications(self) -> int:
@@ -119,6 +135,7 @@ class Block(Turn):
             if start < len(self._publications) and not self._forced and self._is_behind(link.queued()):
                 if mark is None:
                     apart[membership] = Mark(self._begin, self._room.flushed)
+                self.passed += bool(self.publications)
                 continue
             if mark is not None:
                 del apart[membership]
@@ -252,7 +269,7 @@ class ConflatedRoom(Room):
         return waits
 
     def _cut(self) -> None:
-        waiting, begin = self._waiting, self._waiting.sent
+        waiting, begin, replaced = self._waiting, self._waiting.sent, self._waiting.replaced
         now = self._clock()
         self._look = now + self._interval
         if waiting.waiting:
@@ -261,7 +278,7 @@ class ConflatedRoom(Room):
         else:
             members = list(self.apart)
         forced = waiting.kept >= BLOCK_EVENTS or waiting.kept_bytes >= BLOCK_BYTES
-        self._turns.append(Block(self, members, waiting.cut(), begin, forced=forced))
+        self._turns.append(Block(self, members, waiting.cut(), begin, forced=forced, replaced=replaced))
 
     def finished(self, block: Block) -> None:
         """A block was written to all, or they were passed over."""

@@ -82,6 +82,8 @@ class Fallback:
     def answered(self, head: RequestHead, status: int, size: int, seconds: float) -> None:
         """See `roomwire.transports.contract.Fallback`."""
         journal.answered(head, status, size, seconds)
+        if self._node.meter is not None:
+            self._node.meter.answered(head.method, status, seconds)
 
     def failed(self, head: RequestHead, problem: BaseException | str) -> None:
         """See `roomwire.transports.contract.Fallback`."""

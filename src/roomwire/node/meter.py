@@ -1,4 +1,5 @@
-"""Meter: what a node times, where metrics are on. A node without one pays a look at None.
+"""Meter: what a node times, and counts beside `roomwire.node.counts`, where metrics are on. A node without one pays
+a look at None.
 
 Nothing is measured for each member of a room: a flush is timed as a whole, and what it wrote is worked out
 from the block and the number of its members.
@@ -10,12 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from roomwire.node.counts import Histogram
+from roomwire.node.conflated import Block
+from roomwire.node.counts import OTHER, Histogram
 
 if TYPE_CHECKING:
     from roomwire.node.rooms import Room
 
-__all__ = ["Meter"]
+__all__ = ["METHODS", "Meter"]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Of requests to the fallback; another one is a peer's own word."""
+NONE = "none"
 
 _SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """For what ends within a turn of the loop, which is to take no more than 50 ms."""
@@ -40,9 +46,16 @@ class Meter:
         operations: of the backplane, by operation.
         unavailable: operations that failed.
         delivery: from the call that publishes to the delivery of that publication to this node.
+        replaced: publications that newer ones took the place of before they were sent, where a room conflates.
+        passed: times that a member of such a room was passed over.
+        streams: event streams that were let in.
+        answers: of the fallback, by method and class of the status.
+        answering: from a request for the fallback to the end of the response.
     """
 
     __slots__ = (
+        "answering",
+        "answers",
         "clock",
         "deliveries",
         "delivery",
@@ -51,7 +64,10 @@ class Meter:
         "handshakes",
         "lag",
         "operations",
+        "passed",
+        "replaced",
         "sent_bytes",
+        "streams",
         "unavailable",
     )
 
@@ -66,6 +82,9 @@ class Meter:
         self.operations: dict[str, Histogram] = {}
         self.unavailable: Counter[str] = Counter()
         self.delivery = Histogram(_LONG)
+        self.replaced = self.passed = self.streams = 0
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self.answering = Histogram(_LONG)
 
     def flush(self, room: Room, budget: int) -> int:
         """`Room.flush`, timed."""
@@ -77,9 +96,25 @@ class Meter:
         took = room.flush(budget)
         self.fanout.observe(self.clock() - started)
         written = turn.done - done
+        if isinstance(turn, Block):
+            written -= self._take(turn)
         self.deliveries += written * turn.publications
         self.sent_bytes += written * turn.size
         return took
+
+    def _take(self, block: Block) -> int:
+        """What a block of a room that conflates counted since it was looked at last; the members it passed over."""
+        passed = block.passed
+        self.passed += passed
+        self.replaced += block.replaced
+        block.passed = block.replaced = 0
+        return passed
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """The fallback's application answered; status 0: not a byte of it was sent."""
+        kind = f"{status // 100}xx" if 200 <= status <= 599 else OTHER if status else NONE
+        self.answers[method if method in METHODS else OTHER, kind] += 1
+        self.answering.observe(seconds)
 
     def handled(self, event: str, seconds: float) -> None:
         """A handler of this event ran; the application declared the name."""

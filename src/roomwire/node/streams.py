@@ -74,6 +74,8 @@ class Streams:
             if self._node.draining and refusal.status == 503:
                 return self._come_back(shared)
             raise HandshakeRefused(replace(refusal, headers=(*refusal.headers, *shared))) from None
+        if self._node.meter is not None:
+            self._node.meter.streams += 1
         admission.headers = (("Content-Type", CONTENT_TYPE), *_HEADERS, *shared)
         return admission
 
