@@ -310,6 +310,9 @@ class ConflatedRoom(Room):
         """See `Room`."""
         self.live[membership] = None
         self._set_apart(membership)
+        keep_fresh = getattr(membership.link, "keep_fresh", None)
+        if keep_fresh is not None:  # see `roomwire.transports.contract.FreshLink`
+            keep_fresh()
 
     def part(self, membership: Membership) -> None:
         """See `Room`."""

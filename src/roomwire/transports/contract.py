@@ -25,6 +25,7 @@ __all__ = [
     "Capabilities",
     "Fallback",
     "Framing",
+    "FreshLink",
     "Host",
     "HttpResponse",
     "Link",
@@ -179,6 +180,18 @@ class SpreadingLink(Link, Protocol):
 
     def spread(self, links: Sequence[Any], block: Any, messages: int, *, counted: bool = True) -> None:
         """As `Link.write` to each of `links`, which have this one's framing."""
+        ...
+
+
+class FreshLink(Link, Protocol):
+    """A link that can have little wait where nobody can replace it any more. To have this is optional."""
+
+    def keep_fresh(self) -> None:
+        """Only the newest matters on it from now on: the system below is to take little more than it can send.
+
+        So `Link.queued` shows early that the peer does not keep up. Nothing where the system cannot do it, and
+        nothing more where it is called again.
+        """
         ...
 
 

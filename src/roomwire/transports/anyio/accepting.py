@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPTS_PER_TURN",
+    "UNSENT",
     "Arrival",
     "Listener",
     "SocketOptions",
     "accept_each",
     "contained",
     "greet",
+    "keep_little_unsent",
     "limit_silence",
     "prepare",
     "secured",
@@ -38,6 +41,8 @@ logger = logging.getLogger("roomwire")
 
 ACCEPTS_PER_TURN = 32
 """A loop by itself accepts as many sockets in a turn as its backlog says; the kernel's queue is another number."""
+UNSENT = 16_384
+"""Bytes that wait unsent where only the newest matters: about a block, so that for who keeps up it is taken whole."""
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE = 0.1
 """Seconds until the next attempt to accept where the process has no descriptor left (trio: 0.1)."""
@@ -107,6 +112,18 @@ def limit_silence(sock: SocketOptions, seconds: float) -> None:
     if option is not None and sock.family != socket.AF_UNIX:
         with suppress(OSError):  # the peer is gone already
             sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
+
+
+def keep_little_unsent(sock: SocketOptions) -> None:
+    """Have the kernel take no more while `UNSENT` bytes wait in it that it has not sent. On Linux; else nothing.
+
+    What it has sent counts no more, so that a far peer is sent as much at a time as before. macOS has the option as
+    well, and yet takes what is written: only whether the socket is said to be writable depends on it, and a link
+    with a full buffer would have to be sent nearly all of that before the next byte is taken.
+    """
+    if sys.platform == "linux" and sock.family != socket.AF_UNIX:
+        with suppress(OSError):  # the peer is gone already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def greet(sock: socket.socket) -> Peer | None:

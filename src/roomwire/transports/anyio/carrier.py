@@ -20,7 +20,6 @@ from roomwire.core.frames import PING, Closed, Received, Role
 from roomwire.core.http import refusal_response
 from roomwire.core.request import RequestHead
 from roomwire.core.websocket import WebSocket
-from roomwire.transports.anyio.accepting import SocketOptions
 from roomwire.transports.anyio.flow import ReadFloor
 from roomwire.transports.anyio.framing import PLAIN, UnframedFraming, framing_for
 from roomwire.transports.anyio.opening import Opening
@@ -103,10 +102,6 @@ class Carrier(Outlet):
 
     def _unpause(self) -> None:
         """Read on; nothing where that is so."""
-        raise NotImplementedError
-
-    def socket_options(self) -> SocketOptions:
-        """The socket below, for its options."""
         raise NotImplementedError
 
     # --- bytes come in

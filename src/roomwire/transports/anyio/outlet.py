@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 
 from roomwire.core.outbox import Outbox
+from roomwire.transports.anyio.accepting import SocketOptions, keep_little_unsent
 from roomwire.transports.anyio.flow import WriteStall
 from roomwire.transports.contract import Host
 
@@ -63,6 +64,10 @@ class Outlet:
 
     def _cut(self) -> None:
         """Cut the link now; the shell tells of its end soon."""
+        raise NotImplementedError
+
+    def socket_options(self) -> SocketOptions:
+        """The socket below, for its options."""
         raise NotImplementedError
 
     # --- what a carrier offers
@@ -158,6 +163,11 @@ class Outlet:
             self._on_empty = callback
         else:
             callback()
+
+    def keep_fresh(self) -> None:
+        """See `roomwire.transports.contract.FreshLink`."""
+        if self._fd != ENDED:
+            keep_little_unsent(self.socket_options())
 
     def _uncork(self) -> None:
         """Write what was put since `_cork` became a list, in one piece."""
