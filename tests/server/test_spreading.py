@@ -6,7 +6,7 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import anyio
@@ -170,6 +170,59 @@ def test_a_kernel_without_memory_is_as_if_no_socket_took_anything(
     crowd.server.call(crowd.spread, b"three")
     for link in crowd.links:
         assert [link.frame() for _ in range(3)] == [(Opcode.BINARY, text) for text in (b"one", b"two", b"three")]
+
+
+class FaultError(Exception):
+    """Of ours."""
+
+
+def break_the_ring(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = crowd.server.transport.spreader._make_ring()
+    assert ring is not None
+    call = ring._call
+
+    def raise_behind_it(*arguments: int) -> int:
+        call(*arguments)
+        raise FaultError
+
+    monkeypatch.setattr(ring, "_call", raise_behind_it)
+
+
+def break_a_link(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    carriers = crowd.carriers
+    hand_over = type(carriers[0])._hand_over
+
+    def raise_for_one(carrier: Carrier, data: bytes) -> None:
+        if carrier is carriers[4]:
+            raise FaultError
+        hand_over(carrier, data)
+
+    monkeypatch.setattr(type(carriers[0]), "_hand_over", raise_for_one)
+
+
+@pytest.mark.parametrize("fault", [break_the_ring, break_a_link])
+def test_a_fan_out_that_is_cut_short_ends_the_links_of_which_nobody_knows_what_they_have(
+    shell: Shell,
+    listening: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[Crowd, pytest.MonkeyPatch], None],
+) -> None:
+    """A frame behind a part of another would be read as the rest of it."""
+    with echo_server(shell, listen={"fd": listening.fileno()}) as server, ExitStack() as stack:
+        crowd = crowd_of(server, stack, narrow=True)
+        fault(crowd, monkeypatch)
+
+        def spread_twice() -> bytes:
+            with pytest.raises(FaultError):
+                crowd.spread(b"x" * 60_000)
+            monkeypatch.undo()
+            crowd.spread(b"more")
+            return bytes(crowd.carriers[0].framing.block([b"x" * 60_000]))
+
+        frame = server.call(spread_twice)
+        for link in crowd.links:
+            assert frame.startswith(link.read_to_end())
+        assert not crowd.used_ring()
 
 
 # --- whole servers

@@ -11,7 +11,6 @@ call alone, so that plain loads and stores do.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -20,13 +19,18 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 
+try:
+    import ctypes
+except ImportError:  # a Python that was built without libffi
+    ctypes = None  # type: ignore[assignment]
+
 __all__ = ["LARGEST", "SendRing"]
 
 LARGEST = 65_536
 """Bytes that can be sent at once."""
 
 _SETUP, _ENTER = 425, 426
-"""Numbers of the system calls; the same wherever Python runs on Linux, but for Alpha."""
+"""Numbers of the system calls, the same on all architectures but Alpha and MIPS, where they come to an error."""
 _SUBMIT_ALL, _SINGLE_ISSUER = 1 << 7, 1 << 12
 """A send that fails does not hold up those after it; one thread alone submits. Known from Linux 6.0 on: an older
 kernel, which may treat a full socket in another way, refuses the ring."""
@@ -39,8 +43,9 @@ _DONTWAIT, _NOSIGNAL = 0x40, 0x4000
 
 _PARAMETERS = struct.Struct("=30I")
 """entries of both rings, flags, thread, idle time, features, queue, 3 reserved; 10 offsets in each of the rings"""
-_SEND = struct.Struct("=BBHiQQIIQ24x")
-"""opcode, flags, priority, descriptor, offset, address, length, flags of the send, number of the slot"""
+_SEND = struct.Struct("=BBHiQQIII28x")
+"""opcode, flags, priority, descriptor, offset, address, length, flags of the send, number of the slot: the first half
+of what comes back with the result, whatever the order of bytes"""
 _SEND_WORDS, _DESCRIPTOR, _LENGTH = 16, 1, 6
 """A send in 32-bit words, and which of them are written for each."""
 _RESULT_WORDS, _SLOT, _TAKEN = 4, 0, 2
@@ -72,6 +77,9 @@ class SendRing:
                 raise OSError(errno.ENOSYS, "an io_uring of two mappings")
             self._entries, self._results = granted[0], granted[1]
             self._map(granted[10:20], granted[20:30])
+            # A seccomp profile may refuse this call alone.
+            if self._call(_ENTER, self._fd, 0, 0, 0, 0, 0) < 0:
+                raise _last_error()
         except BaseException:
             os.close(self._fd)
             raise
@@ -94,6 +102,8 @@ class SendRing:
 
     def close(self) -> None:
         """Give it back; nothing may be sent any more."""
+        for view in (self._ring, self._signed, self._sends):
+            view.release()  # a mapping has a descriptor of its own, and goes with its last view
         os.close(self._fd)
         self._fd = -1
 
@@ -101,7 +111,8 @@ class SendRing:
         """Send up to `LARGEST` bytes to each socket: how many it took, or the negative number of an error.
 
         Raises:
-            OSError: the kernel does not say what became of sends that it began.
+            OSError: the kernel does not say what became of sends that it began. After this, and after whatever
+                else cut it short, the ring can only be closed.
         """
         self._buffer[: len(data)] = data
         taken: list[int] = []
@@ -153,7 +164,7 @@ class SendRing:
 
 
 def _system_call() -> Callable[..., int]:
-    if sys.platform != "linux":
+    if sys.platform != "linux" or ctypes is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.argtypes = [ctypes.c_long] * 7

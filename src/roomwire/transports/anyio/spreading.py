@@ -29,7 +29,7 @@ class Spreader:
         uses_ring: whether `roomwire.transports.anyio.ring` may be used.
 
     Attributes:
-        few: from so many carriers on it is used.
+        few: from so many carriers on the ring is used.
     """
 
     def __init__(self, *, uses_ring: bool) -> None:
@@ -46,16 +46,27 @@ class Spreader:
             return
         # Who has a descriptor that nothing waits before; as in `Carrier.write`.
         straight = [c for c in carriers if c.phase is _OPEN and not c._blocked and c._cork is None and c._fd >= 0]
-        taken = ring.send([carrier._fd for carrier in straight], block)
-        for carrier in straight:
-            carrier.sent += messages
-        if taken.count(len(block)) != len(taken):
-            for carrier, count in zip(straight, taken, strict=True):
-                if count != len(block):
-                    carrier.took(count, block, counted=counted)
+        try:
+            self._send(ring, straight, block, messages, counted=counted)
+        except BaseException:
+            # Who has how much of the block is not known any more: nothing may follow on it.
+            self.close()
+            for carrier in straight:
+                carrier.abort()
+            raise
         if len(straight) != len(carriers):
             for carrier in set(carriers).difference(straight):
                 carrier.write(block, messages, counted=counted)
+
+    @staticmethod
+    def _send(ring: SendRing, carriers: Sequence[Carrier], block: bytes, messages: int, *, counted: bool) -> None:
+        taken = ring.send([carrier._fd for carrier in carriers], block)
+        for carrier in carriers:
+            carrier.sent += messages
+        if taken.count(len(block)) != len(taken):
+            for carrier, count in zip(carriers, taken, strict=True):
+                if count != len(block):
+                    carrier.took(count, block, counted=counted)
 
     def _make_ring(self) -> SendRing | None:
         """The first fan-out makes it, since a ring belongs to one thread."""
