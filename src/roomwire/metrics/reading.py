@@ -86,6 +86,7 @@ def _connections(node: Node, meter: Meter) -> dict[str, Values]:
 def _messages(node: Node, meter: Meter) -> dict[str, Values]:
     counts = node.counts
     received, sent, queued, slow, streams = counts.received, counts.sent, 0, 0, 0
+    viewing = node.streams.protocols if meter.streams else ()
     for connection in node.connections.values():
         received += connection._received
         link = connection._link
@@ -94,7 +95,7 @@ def _messages(node: Node, meter: Meter) -> dict[str, Values]:
             if waiting := link.queued():
                 queued += waiting
                 slow += 1
-            if meter.streams and connection.read_only:
+            if connection._protocol in viewing:
                 streams += 1
     outcomes = {(code,): count for code, count in counts.failed.items()} | {(OK,): counts.handled}
     return {

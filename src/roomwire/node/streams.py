@@ -48,11 +48,15 @@ class Streams:
     Args:
         node: the node.
         protocols: the wire protocol at each path.
+
+    Attributes:
+        protocols: all of them.
     """
 
     def __init__(self, node: Node, protocols: Mapping[str, WireProtocol]) -> None:
         self._node = node
         self._protocols = dict(protocols)
+        self.protocols = frozenset(protocols.values())
 
     def serves(self, path: str) -> bool:
         """Whether the path is one of a stream."""
