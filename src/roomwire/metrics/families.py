@@ -73,7 +73,7 @@ FAMILIES: tuple[Family, ...] = (
         _CONNECTIONS,
         "roomwire_streams_opened_total",
         "counter",
-        "Requests for event streams that were let in, with those whose client was gone by then",
+        "Event streams that were opened; they are among the connections, too",
     ),
     Family(
         _CONNECTIONS, "roomwire_reconnects_total", "counter", "Admitted with a cursor: clients that were here before"

@@ -85,8 +85,7 @@ def _connections(node: Node, meter: Meter) -> dict[str, Values]:
 
 def _messages(node: Node, meter: Meter) -> dict[str, Values]:
     counts = node.counts
-    received, sent, queued, slow, streams = counts.received, counts.sent, 0, 0, 0
-    viewing = node.streams.protocols if meter.streams else ()
+    received, sent, queued, slow = counts.received, counts.sent, 0, 0
     for connection in node.connections.values():
         received += connection._received
         link = connection._link
@@ -95,8 +94,6 @@ def _messages(node: Node, meter: Meter) -> dict[str, Values]:
             if waiting := link.queued():
                 queued += waiting
                 slow += 1
-            if connection._protocol in viewing:
-                streams += 1
     outcomes = {(code,): count for code, count in counts.failed.items()} | {(OK,): counts.handled}
     return {
         "roomwire_messages_received_total": _one(received),
@@ -105,8 +102,8 @@ def _messages(node: Node, meter: Meter) -> dict[str, Values]:
         "roomwire_sent_bytes_total": _one(meter.sent_bytes),
         "roomwire_requests_total": _from_zero(((code,) for code in sorted(ERRORS)), outcomes),
         "roomwire_handler_seconds": {(event,): histogram for event, histogram in meter.handlers.items()},
-        "roomwire_streams": _one(streams),
-        "roomwire_streams_opened_total": _one(meter.streams),
+        "roomwire_streams": _one(counts.streams - counts.streams_closed),
+        "roomwire_streams_opened_total": _one(counts.streams),
         "roomwire_outbox_bytes": _one(queued),
         "roomwire_slow_readers": _one(slow),
     }

@@ -97,7 +97,8 @@ class Counts:
     """What a node has done since it was made.
 
     Attributes:
-        opened: connections that were upgraded.
+        opened: connections that were upgraded, event streams included.
+        streams, streams_closed: event streams that were opened, and those that ended.
         reconnects: those of them that came with a cursor.
         closed: connections that ended, by close code and by whom: ``server``, ``peer`` or ``link``.
         received, sent: messages of connections that have ended; those of open ones are counted there.
@@ -143,9 +144,12 @@ class Counts:
         "sent",
         "snapshots",
         "snapshots_failed",
+        "streams",
+        "streams_closed",
     )
 
     def __init__(self) -> None:
+        self.streams = self.streams_closed = 0
         self.opened = self.reconnects = self.received = self.sent = self.received_bytes = 0
         self.closed: Counter[tuple[str, str]] = Counter()
         self.refusals: Counter[tuple[int, str]] = Counter()
@@ -159,6 +163,7 @@ class Counts:
 
     def ended(self, connection: Connection, sent: int) -> None:
         """A connection that was open has ended, after so many messages to it."""
+        self.streams_closed += connection.read_only
         self.received += connection._received
         self.sent += sent
         closing = connection._closing

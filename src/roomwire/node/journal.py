@@ -36,6 +36,7 @@ def _of(connection: Connection) -> dict[str, object]:
 def connected(connection: Connection) -> None:
     """A connection was upgraded."""
     connection._node.counts.opened += 1
+    connection._node.counts.streams += connection.read_only
     if access.isEnabledFor(logging.INFO):
         fields = _of(connection) | {"peer": connection.peer, "rooms": len(connection._memberships)}
         _log(access, logging.INFO, "connect", fields)

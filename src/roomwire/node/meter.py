@@ -48,7 +48,6 @@ class Meter:
         delivery: from the call that publishes to the delivery of that publication to this node.
         replaced: publications that newer ones took the place of before they were sent, where a room conflates.
         passed: times that a member of such a room was passed over.
-        streams: event streams that were let in.
         answers: of the fallback, by method and class of the status.
         answering: from a request for the fallback to the end of the response.
     """
@@ -67,7 +66,6 @@ class Meter:
         "passed",
         "replaced",
         "sent_bytes",
-        "streams",
         "unavailable",
     )
 
@@ -82,7 +80,7 @@ class Meter:
         self.operations: dict[str, Histogram] = {}
         self.unavailable: Counter[str] = Counter()
         self.delivery = Histogram(_LONG)
-        self.replaced = self.passed = self.streams = 0
+        self.replaced = self.passed = 0
         self.answers: Counter[tuple[str, str]] = Counter()
         self.answering = Histogram(_LONG)
 

@@ -48,15 +48,11 @@ class Streams:
     Args:
         node: the node.
         protocols: the wire protocol at each path.
-
-    Attributes:
-        protocols: all of them.
     """
 
     def __init__(self, node: Node, protocols: Mapping[str, WireProtocol]) -> None:
         self._node = node
         self._protocols = dict(protocols)
-        self.protocols = frozenset(protocols.values())
 
     def serves(self, path: str) -> bool:
         """Whether the path is one of a stream."""
@@ -78,8 +74,6 @@ class Streams:
             if self._node.draining and refusal.status == 503:
                 return self._come_back(shared)
             raise HandshakeRefused(replace(refusal, headers=(*refusal.headers, *shared))) from None
-        if self._node.meter is not None:
-            self._node.meter.streams += 1
         admission.headers = (("Content-Type", CONTENT_TYPE), *_HEADERS, *shared)
         return admission
 
