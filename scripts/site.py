@@ -3,6 +3,7 @@
 - README.md, CONTRIBUTING.md, SECURITY.md, CHANGELOG.md, LICENSE and the examples' READMEs stand outside of docs/. They
   are pages of the site all the same, under project/, and links lead from and to them.
 - The name of a file in the first line of a code block becomes the block's title.
+- The search finds a page that says how before a decision that says why.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mkdocs.structure.pages import Page
 __all__ = ["address_of", "on_files", "on_page_markdown", "outside", "titled"]
 
 ROOT = Path(__file__).parents[1]
+DECISIONS = 0.2
+"""How much a word counts in a decision record, where it counts 1 elsewhere."""
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w-]*)\n(?P<text>.*?)^ *(?P=fence)[ ]*$", re.M | re.S
@@ -50,6 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Prepare a page's text."""
     here = page.file.src_uri
+    if here.startswith("adr/"):
+        page.meta["search"] = {"boost": DECISIONS}
     path = outside().get(here, f"docs/{here}")
     parts, end = [], 0
     for match in _FENCE.finditer(markdown):

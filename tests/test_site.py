@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -104,6 +105,9 @@ def test_it_builds_holds_together_and_has_every_public_name(tmp_path: Path) -> N
     }
     assert ids & hidden == set()
     assert undocumented(ids - {"roomwire.App.publish"}) == ["roomwire.App.publish"]
+    found = json.loads((tmp_path / "search" / "search_index.json").read_text())["docs"]
+    lowered = {entry["location"].partition("/")[0] for entry in found if entry.get("boost", 1) < 1}
+    assert lowered == {"adr"}
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
