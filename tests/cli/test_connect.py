@@ -100,6 +100,12 @@ class TestTalking:
         assert len(told) == len(errors)
         assert [line for line, start in zip(told, errors.values(), strict=True) if not line.startswith(start)] == []
 
+    def test_of_data_that_does_not_fit_it_says_where(self, project: Project, url: str) -> None:
+        done = talk(project, url, "--user", "ann", "--room", "lobby", input="say 1\n")
+        assert done.stderr.splitlines()[-1] == (
+            """error: invalid: the data does not fit the event's schema [{"loc": [], "type": "string_type"}]"""
+        )
+
 
 class TestTokens:
     def test_from_the_environment(self, project: Project, url: str) -> None:

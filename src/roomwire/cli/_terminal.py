@@ -83,7 +83,7 @@ class Conversation:
         except ConnectionClosed:
             raise
         except (RequestFailed, NoReply, QueueFull, LocalError, ValueError) as error:
-            click.secho(f"error: {printable(str(error))}", fg="red", err=True)
+            click.secho(f"error: {printable(_fault(error))}", fg="red", err=True)
         return True
 
     async def _command(self, name: str = "", argument: str = "") -> None:
@@ -129,6 +129,13 @@ class Conversation:
             if value is not None
         )
         click.echo(f"{click.style(kind, bold=True)} {printable(shown)}")
+
+
+def _fault(error: Exception) -> str:
+    """The text of an error, with the details that the server gives: which fields do not fit."""
+    if isinstance(error, RequestFailed) and error.details is not None:
+        return f"{error} {json.dumps(error.details, ensure_ascii=False)}"
+    return str(error)
 
 
 def _described(item: Item) -> dict[str, Any]:
