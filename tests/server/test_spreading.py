@@ -86,22 +86,27 @@ def test_pieces_of_all_sizes_arrive_whole_and_in_order_though_the_peers_take_lit
     shell: Shell, listening: socket.socket
 ) -> None:
     source = random.Random(5)
-    sizes = [source.choice([1, 100, 5000, 60_000, 70_000]) for _ in range(80)]
-    pieces = [source.randbytes(size) for size in sizes]
+    rounds = [
+        # The first one finds nothing before it, and goes by the ring.
+        [source.randbytes(source.choice(sizes)) for sizes in ([1, 5000, 60_000], *[[1, 100, 5000, 60_000, 70_000]] * 6)]
+        for _ in range(12)
+    ]
     with echo_server(shell, listen={"fd": listening.fileno()}) as server, ExitStack() as stack:
         crowd = crowd_of(server, stack, narrow=True)
 
-        async def write() -> None:
+        async def write(pieces: list[bytes]) -> None:
             for piece in pieces:
                 crowd.spread(piece, counted=False)
                 if source.random() < 0.3:
                     await anyio.lowlevel.checkpoint()
 
-        server.call(server.host.runtime.spawn, write)
-        for link in crowd.links:
-            assert [link.frame() for _ in pieces] == [(Opcode.BINARY, piece) for piece in pieces]
+        for pieces in rounds:
+            server.call(server.host.runtime.spawn, write, pieces)
+            for link in crowd.links:
+                assert [link.frame() for _ in pieces] == [(Opcode.BINARY, piece) for piece in pieces]
+            server.until(lambda: not any(carrier.queued() for carrier in crowd.carriers))
         assert crowd.used_ring()
-        assert [carrier.sent for carrier in crowd.carriers] == [len(pieces)] * MEMBERS
+        assert [carrier.sent for carrier in crowd.carriers] == [len(rounds) * len(rounds[0])] * MEMBERS
         # Nothing waits any more: the next one goes straight to the sockets.
         server.call(crowd.spread, b"last")
         assert [link.frame() for link in crowd.links] == [(Opcode.BINARY, b"last")] * MEMBERS
@@ -148,6 +153,21 @@ def test_nothing_follows_a_close_frame(crowd: Crowd) -> None:
     assert crowd.links[2].close_frame() == (CloseCode.REMOVED, "removed by the application")
     assert crowd.carriers[2].sent == 0
     assert crowd.links[3].frame() == (Opcode.BINARY, b"behind it")
+
+
+def test_a_link_that_is_being_opened_gets_it_behind_its_first_words(crowd: Crowd) -> None:
+    def spread_meanwhile() -> None:
+        carrier = crowd.carriers[6]
+        carrier._cork = [carrier.framing.block([b"welcome"])]
+        crowd.spread(b"one")
+        carrier._uncork()
+        crowd.spread(b"two")
+
+    crowd.server.call(spread_meanwhile)
+    assert [crowd.links[6].frame() for _ in range(3)] == [
+        (Opcode.BINARY, text) for text in (b"welcome", b"one", b"two")
+    ]
+    assert [crowd.links[7].frame() for _ in range(2)] == [(Opcode.BINARY, text) for text in (b"one", b"two")]
 
 
 def test_a_kernel_without_memory_is_as_if_no_socket_took_anything(
