@@ -7,10 +7,12 @@ import errno
 import gc
 import os
 import random
+import resource
 import runpy
 import socket
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +140,40 @@ def test_sends_that_the_kernel_did_not_begin_are_as_if_nothing_was_taken(ring: S
     assert [pair.read() for pair in pairs[:4]] == [b"somemore", b"somemore", b"more", b"more"]
 
 
+def test_results_may_come_in_another_order_than_the_sends_went(ring: SendRing, pairs: list[Pair]) -> None:
+    call = ring._call
+
+    def turn_round(*arguments: int) -> int:
+        count = call(*arguments)
+        results = ring._signed[ring._first_result :][: 4 * 4]
+        words = results.tolist()
+        for number in range(4):
+            results[number * 4 : number * 4 + 4] = array("i", words[12 - number * 4 : 16 - number * 4])
+        return count
+
+    ring._call = turn_round
+    pairs[1].theirs.close()
+    assert ring.send(descriptors(pairs[:4]), b"some") == [4, -errno.EPIPE, 4, 4]
+
+
+def test_a_signal_may_come_while_results_are_awaited(ring: SendRing, pairs: list[Pair]) -> None:
+    call, awaited = ring._call, []
+
+    def be_interrupted(number: int, fd: int, count: int, *rest: int) -> int:
+        if count:
+            result = call(number, fd, count, *rest)
+            awaited.append(ring._ring[ring._result_head])
+            ring._ring[ring._result_head] = ring._ring[ring._result_tail]
+            return result
+        ring._ring[ring._result_head] = awaited[-1]
+        ctypes.set_errno(errno.EINTR)
+        return -1
+
+    ring._call = be_interrupted
+    assert ring.send(descriptors(pairs), b"some") == [4] * len(pairs)
+    assert len(awaited) == 3
+
+
 def test_a_kernel_that_does_not_answer_for_what_it_began_is_an_error(ring: SendRing, pairs: list[Pair]) -> None:
     call = ring._call
 
@@ -170,6 +206,22 @@ def test_another_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(OSError, match=os.strerror(errno.ENOSYS)):
         SendRing()
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_process_without_descriptors_gets_none_and_loses_none(left: int) -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            SendRing()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    again = os.dup(0)
+    os.close(again)
+    assert again == lowest
 
 
 def test_a_python_without_ctypes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +264,7 @@ def test_the_counters_begin_anew_after_32_bits(ring: SendRing, pairs: list[Pair]
         memory[counter] = 2**32 - 6
 
     def play(number: int, fd: int, count: int, *rest: int) -> int:
-        for _ in range(count):
+        for _ in range(min(count, 3)):
             send = (memory[ring._send_head] % 4) * 16
             target, size = ring._sends[send + 1], ring._sends[send + 6]
             result = ring._first_result + memory[ring._result_tail] % ring._results * 4
@@ -223,6 +275,8 @@ def test_the_counters_begin_anew_after_32_bits(ring: SendRing, pairs: list[Pair]
         return count
 
     ring._call = play
-    assert ring.send(descriptors(pairs), b"across") == [6] * 11
-    assert [memory[counter] for counter in counters] == [5] * 4
-    assert [pair.read() for pair in pairs] == [b"across"] * 11
+    # Slots 2 and 3, all four of which the last was not begun, slot 3 once more and so on.
+    expected = [6, 6, 6, 6, 6, -errno.EAGAIN, 6, 6, 6, 6, -errno.EAGAIN]
+    assert ring.send(descriptors(pairs), b"across") == expected
+    assert [memory[counter] for counter in counters] == [3] * 4
+    assert [pair.read() for pair in pairs] == [b"across" if taken > 0 else b"" for taken in expected]

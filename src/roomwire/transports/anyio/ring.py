@@ -32,9 +32,8 @@ LARGEST = 65_536
 _SETUP, _ENTER = 425, 426
 """Numbers of the system calls, the same on all architectures but Alpha and MIPS, where they come to an error."""
 _SUBMIT_ALL, _SINGLE_ISSUER = 1 << 7, 1 << 12
-"""A send that fails does not hold up those after it; one thread alone submits. Known from Linux 6.0 on: an older
-kernel, which may treat a full socket in another way, refuses the ring."""
-_SINGLE_MMAP = 1 << 0
+"""A send that cannot be begun does not hold up those after it; one thread alone submits. Known from Linux 6.0 on: an
+older kernel, which may treat a full socket in another way, or need two mappings for the two rings, refuses."""
 _GETEVENTS = 1 << 0
 _RING_AT, _SENDS_AT = 0, 0x10000000
 _OP_SEND = 26
@@ -73,8 +72,6 @@ class SendRing:
             raise _last_error()
         try:
             granted = _PARAMETERS.unpack(parameters.raw)
-            if not granted[5] & _SINGLE_MMAP:
-                raise OSError(errno.ENOSYS, "an io_uring of two mappings")
             self._entries, self._results = granted[0], granted[1]
             self._map(granted[10:20], granted[20:30])
             # A seccomp profile may refuse this call alone.
@@ -153,14 +150,12 @@ class SendRing:
         return begun
 
     def _column(self, word: int, count: int) -> list[int]:
-        """One word of each result, in the order in which they came."""
-        first = self._ring[self._result_head] % self._results
-        here = min(count, self._results - first)
-        parts = []
-        for start, length in ((first, here), (0, count - here)):
-            begin = self._first_result + start * _RESULT_WORDS
-            parts += self._signed[begin + word : begin + length * _RESULT_WORDS : _RESULT_WORDS].tolist()
-        return parts
+        """One word of each result, in the order in which they came.
+
+        They lie in one piece: there are as many as sends, which do not go over the end, and room for twice as many.
+        """
+        begin = self._first_result + self._ring[self._result_head] % self._results * _RESULT_WORDS
+        return self._signed[begin + word : begin + count * _RESULT_WORDS : _RESULT_WORDS].tolist()
 
 
 def _system_call() -> Callable[..., int]:
