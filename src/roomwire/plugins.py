@@ -296,7 +296,8 @@ def load_options(plugin: Plugin, found: Any, options: Mapping[str, object], load
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        raise config_error(explain(error, where=where, known=known, hidden=hidden)) from None
+        absence = "" if loaded is None else loaded.absence
+        raise config_error(explain(error, where=where, known=known, hidden=hidden, absence=absence)) from None
 
 
 def secret_options(found: Any) -> frozenset[str]:

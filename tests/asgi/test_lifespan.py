@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -104,6 +105,16 @@ async def test_a_configuration_that_is_wrong_stops_the_start() -> None:
     (told,) = host.told
     assert told["type"] == "lifespan.startup.failed"
     assert "backplane" in told["message"]
+
+
+async def test_a_configuration_that_is_not_there_stops_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    host = Lifespan(AsgiApp(App()))
+    host.says("startup")
+    await host.run()
+    (told,) = host.told
+    assert told["type"] == "lifespan.startup.failed"
+    assert told["message"].endswith(f": required, but not set (there is no roomwire.toml in {tmp_path})")
 
 
 async def test_a_node_that_fails_is_told_of_at_the_end() -> None:

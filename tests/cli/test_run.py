@@ -159,6 +159,19 @@ class TestExitCodes:
             assert message in process.seen
             assert "Traceback" not in process.seen
 
+    def test_2_where_there_is_no_configuration(self, project: Project) -> None:
+        """The key alone would send a newcomer, who is in another folder, to the environment."""
+        (project.folder / "roomwire.toml").unlink()
+        required = "auth.options.algorithms (or ROOMWIRE_AUTH__OPTIONS__ALGORITHMS): required, but not set"
+        absent = f"there is no roomwire.toml in {project.folder}"
+        result = project.call("run", "chatapp:app")
+        assert (result.exit_code, result.stderr) == (2, f"Error: {required} ({absent})\n")
+        project.write("pyproject.toml", "[tool.other]\n")
+        result = project.call("run", "chatapp:app")
+        assert result.stderr == f"Error: {required} ({absent}, and no [tool.roomwire] in its pyproject.toml)\n"
+        project.write("roomwire.toml", "[server]\nport = 0\n")
+        assert project.call("run", "chatapp:app").stderr == f"Error: {required}\n"
+
     def test_3_where_the_port_is_taken(self, project: Project) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]

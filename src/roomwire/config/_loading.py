@@ -17,6 +17,7 @@ from roomwire.config._sources import (
     CONFIG_VARIABLE,
     Layer,
     Origin,
+    absence,
     environment_layer,
     file_layer,
     find_file,
@@ -48,6 +49,7 @@ class Loaded:
         warnings: what is probably a mistake, for whoever started us to print.
         origins: where each key that is not at its default was set.
         env_file: the variables of ``.env``. They are not put into this process's environment.
+        absence: where no file was found, a text that says where it was looked for; for errors.
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class Loaded:
     warnings: list[str] = field(default_factory=list)
     origins: Mapping[Path, Origin] = field(default_factory=dict)
     env_file: Mapping[str, str] = field(default_factory=dict, repr=False)
+    absence: str = ""
 
     def origin(self, *path: str) -> Origin:
         """Where a key's value comes from; ``source`` is ``"default"`` where nothing sets it."""
@@ -120,7 +123,7 @@ def load(
             del layer.values[key]
     values, origins = _merge(layers, _with_fallbacks(file, variables, fallbacks or {}), directory, problems, warnings)
     settings = _validate(values, origins, problems)
-    return Loaded(settings, source, warnings, origins, env_values)
+    return Loaded(settings, source, warnings, origins, env_values, absence(cwd) if source is None else "")
 
 
 def _referenced(layers: list[Layer], variables: Mapping[str, str]) -> frozenset[str]:

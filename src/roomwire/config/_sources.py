@@ -20,6 +20,7 @@ __all__ = [
     "CONFIG_VARIABLE",
     "Layer",
     "Origin",
+    "absence",
     "environment_layer",
     "file_layer",
     "find_file",
@@ -106,6 +107,12 @@ def find_file(path: FilePath | None, environ: Mapping[str, str], cwd: FilePath) 
         return cwd / "roomwire.toml"
     pyproject = cwd / "pyproject.toml"
     return pyproject if pyproject.is_file() and _table_of(pyproject) is not None else None
+
+
+def absence(cwd: FilePath) -> str:
+    """That `find_file` found none, for errors."""
+    beside = ", and no [tool.roomwire] in its pyproject.toml" if (cwd / "pyproject.toml").is_file() else ""
+    return f"there is no roomwire.toml in {cwd}{beside}"
 
 
 def file_layer(path: FilePath) -> Layer:

@@ -80,6 +80,7 @@ def explain(
     where: Callable[[Path], str],
     known: Callable[[Path], Collection[str]],
     hidden: Callable[[Path], str | None],
+    absence: str = "",
 ) -> list[Problem]:
     """Pydantic's errors in our words.
 
@@ -88,11 +89,14 @@ def explain(
         where: names a key's source and the key.
         known: the keys that a table may have.
         hidden: what to say instead of a value that must not be shown; None where it may be.
+        absence: of the configuration file, to be said of a key that is not set; ``""`` where there is one.
     """
     problems = []
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
         for at, text in _explain_one(path, detail, known, hidden):
+            if absence and detail["type"] == "missing":
+                text = f"{text} ({absence})"
             problems.append(Problem(where(at), text))
     return problems
 
