@@ -73,7 +73,8 @@ RULES = Rules(
         ),
         # On top.
         "testing": Layer.of(
-            f"core testing app node client publisher config plugins runtime logs serving backplanes {CONTRACTS}",
+            "core testing app node client publisher config plugins importing runtime logs serving backplanes "
+            f"{CONTRACTS}",
             lazily="auth auth.origin transports protocols",
         ),
         # A load generator for any server, and the application that `roomwire bench` measures.
@@ -81,6 +82,7 @@ RULES = Rules(
         "contract": Layer.of("core app contract"),
         "bench": Layer.of("core bench"),
         "bench.app": Layer.of("app node"),
+        "__main__": Layer.of("cli"),
         "cli": Layer.of(
             "core cli bench contract app node client publisher config plugins importing runtime logs serving testing "
             f"{CONTRACTS}",

@@ -8,12 +8,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from roomwire.config import Loaded, Settings, nearest
 from roomwire.core.errors import ConfigError
 
-__all__ = ["import_object", "load_fallback", "told"]
+__all__ = ["attribute_of", "import_object", "load_fallback", "no_module", "told"]
 
 
 def import_object(
@@ -34,8 +35,17 @@ def import_object(
     if not separator or not module_name or not attribute:
         example = "chat:app" if key == "app" else "main:app"
         raise ConfigError(f'{key}: expected "module:attribute", such as "{example}", found "{target}"')
-    found = _module(key, target, module_name, folder)
-    module = found
+    return attribute_of(_module(key, target, module_name, folder), key, target, wanted)
+
+
+def attribute_of(module: ModuleType, key: str, target: str, wanted: Callable[[Any], bool] = lambda found: True) -> Any:
+    """What an import string names in its module.
+
+    Raises:
+        ConfigError: it has no such attribute; with the name that was probably meant.
+    """
+    module_name, _, attribute = target.partition(":")
+    found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
             names = [name for name, value in vars(module).items() if wanted(value)]
@@ -45,6 +55,14 @@ def import_object(
     return found
 
 
+def no_module(key: str, target: str, missing: str, folder: Path | None) -> ConfigError:
+    """The error for a module that is not there, with the one that was probably meant."""
+    directory = folder if folder is not None else Path(sys.path[0] or ".").resolve()
+    modules = [path.stem for path in directory.glob("*.py")]
+    hint = nearest(missing, modules) if "." not in missing else ""
+    return ConfigError(f'{key} "{target}": there is no module {missing} in {directory}{hint}')
+
+
 def _module(key: str, target: str, name: str, folder: Path | None) -> Any:
     try:
         return importlib.import_module(name)
@@ -52,10 +70,7 @@ def _module(key: str, target: str, name: str, folder: Path | None) -> Any:
         missing = error.name or ""
         if name != missing and not name.startswith(missing + "."):
             raise ConfigError(f'{key} "{target}": importing {name} failed: {told(error)}') from error
-        directory = folder if folder is not None else Path(sys.path[0] or ".").resolve()
-        modules = [path.stem for path in directory.glob("*.py")]
-        hint = nearest(missing, modules) if "." not in missing else ""
-        raise ConfigError(f'{key} "{target}": there is no module {missing} in {directory}{hint}') from error
+        raise no_module(key, target, missing, folder) from error
     except Exception as error:
         raise ConfigError(f'{key} "{target}": importing {name} failed: {told(error)}') from error
 

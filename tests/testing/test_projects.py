@@ -181,6 +181,20 @@ def test_nothing():
     assert run.report("test_client").startswith("\n" + app)
 
 
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("bord:app", 'there is no module bord in {folder}; did you mean "board"?'),
+        ("board:ap", 'the module board has no attribute ap; did you mean "app"?'),
+    ],
+)
+def test_a_slip_in_the_application_s_name_is_answered_with_the_name(project: Project, target: str, text: str) -> None:
+    """As by `roomwire check`."""
+    project.write("test_it.py", "def test_app(roomwire_app):\n    pass\n")
+    run = project.run("-o", f"roomwire_app={target}", exit_code=1)
+    assert run.report("test_app").startswith(f'\nroomwire_app "{target}": {text.format(folder=project.folder)}\n')
+
+
 class TestNames:
     """Another plugin has a `client` too."""
 

@@ -25,7 +25,7 @@ def roomwire_app(pytestconfig: pytest.Config) -> App:
     """The application under test. Override it where a function makes the application."""
     kit = pytestconfig.stash[KIT]
     with kit.plainly():
-        return load_app(kit.target())
+        return load_app(kit.target(), kit.folder)
 
 
 @pytest.fixture(scope=scope_of)

@@ -34,6 +34,7 @@ class Kit:
         clients: what may hold frames that no test has read yet.
         timeout: seconds that an operation may take.
         outlives_tests: whether a server serves more tests than one.
+        folder: where the application's modules are looked for first, as by `roomwire dev`.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -48,8 +49,7 @@ class Kit:
         self._loaded: Loaded | None = None
         self._exported: dict[str, str | None] = {}
         self._reported = 0
-        # Where `roomwire dev` looks for the application's modules.
-        self._path = str(((self._root / self._file).parent if self._file else self._root).resolve())
+        self.folder = ((self._root / self._file).parent if self._file else self._root).resolve()
 
     def loaded(self) -> Loaded:
         """The configuration, read once. Like `roomwire run` it gives the application the variables of ``.env``.
@@ -106,8 +106,8 @@ class Kit:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Refuse to take another plugin's names; and have the environment ready before a test imports anything."""
-        if self._path not in sys.path:
-            sys.path.insert(0, self._path)
+        if str(self.folder) not in sys.path:
+            sys.path.insert(0, str(self.folder))
         if self._file:
             try:
                 self.loaded()
@@ -134,8 +134,8 @@ class Kit:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = before
-        if self._path in sys.path:
-            sys.path.remove(self._path)
+        if str(self.folder) in sys.path:
+            sys.path.remove(str(self.folder))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Generator[None, object, object]:
