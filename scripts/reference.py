@@ -93,6 +93,7 @@ COMMANDS = """\
 # The command line
 
 For whoever has a terminal. This page is made from the commands themselves; `roomwire COMMAND --help` prints the same.
+Where the script `roomwire` is not on the `PATH`, `python -m roomwire` is the same command.
 
 | exit code | |
 |---|---|

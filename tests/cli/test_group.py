@@ -127,9 +127,10 @@ class TestErrors:
         assert "\x1b" not in plain.stderr
         assert "ROOMWIRE_ODD is set and nothing reads it" in plain.stderr
 
-    def test_as_a_module(self) -> None:
+    @pytest.mark.parametrize("module", ["roomwire", "roomwire.cli"])
+    def test_as_a_module(self, module: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "roomwire.cli", "nope"], capture_output=True, text=True, check=False, timeout=50
+            [sys.executable, "-m", module, "nope"], capture_output=True, text=True, check=False, timeout=50
         )
         assert done.returncode == 2
         assert done.stderr.startswith("Usage: roomwire ")
