@@ -59,7 +59,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_report_header() -> list[str]:
-    return [tool.describe() for tool in TOOLS]
+    return [*(tool.describe() for tool in TOOLS), f"io_uring: {ring_state()}"]
+
+
+def ring_state() -> str:
+    """Whether the tests of the ring run, or pass over for want of one."""
+    from roomwire.transports.anyio.ring import SendRing  # not before the core is measured
+
+    try:
+        SendRing().close()
+    except OSError as error:
+        return f"not to be had, and not tested: {error}"
+    return "granted"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio.from_thread
 import pytest
@@ -60,7 +61,8 @@ def test_the_routes_and_the_rooms(port: int) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello", timeout=TIMEOUT) as response:
         assert json.load(response) == ["hello"]
     url = f"ws://127.0.0.1:{port}/ws?token={make_token('ann')}"
-    with websockets.sync.client.connect(url, subprotocols=[Subprotocol("roomwire.v1")], proxy=None) as connection:
+    options: dict[str, Any] = {"proxy": None, "open_timeout": TIMEOUT}
+    with websockets.sync.client.connect(url, subprotocols=[Subprotocol("roomwire.v1")], **options) as connection:
         ann = Client(connection)
         assert ann.receive()["data"]["user"] == "ann"
         assert set(ann.request("message.send", {"content": "hello"}, room="chat:general")["data"]) == {"id"}

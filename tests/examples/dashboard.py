@@ -54,7 +54,9 @@ class Dashboard(Server):
         self._environment = environment
 
     def command(self, port: int) -> Sequence[str]:
-        here = (f"--chdir={self.directory}", *self._environment, sys.executable, "-m")
+        # Five hundred clients on one loop may take their time to ask.
+        patient = "ROOMWIRE_LIMITS__HANDSHAKE_TIMEOUT=60"
+        here = (f"--chdir={self.directory}", patient, *self._environment, sys.executable, "-m")
         if self._raw:
             return (*here, "roomwire.cli", "run", "--port", str(port), "--log-level", "warning")
         return (

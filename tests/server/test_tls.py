@@ -81,6 +81,7 @@ def test_a_chat_over_tls(shell: Shell, serve: Serve, ours: ssl.SSLContext, versi
         sock=socket.create_connection(("127.0.0.1", server.port)),
         additional_headers=headers,
         proxy=None,
+        open_timeout=TIMEOUT,
     ) as connection:
         client = Client(connection)
         assert client.receive_until("session.welcome")["data"]["user"] == "ann"
