@@ -79,10 +79,9 @@ def identify(claims: Mapping[str, object], rules: ClaimRules, now: float) -> Ide
     """
     for name in rules.required:
         if claims.get(name) is None:
-            raise TokenError(Cause.MISSING_CLAIM)
+            raise TokenError(Cause.MISSING_CLAIM, name)
     expires_in = _check_times(claims, rules.leeway, now)
-    if rules.issuers and _string(claims, "iss") not in rules.issuers:
-        raise TokenError(Cause.WRONG_ISSUER)
+    _check_issuer(claims.get("iss"), rules.issuers)
     _check_audience(claims.get("aud"), rules.audiences)
     for name in ("sub", "jti"):
         if name in claims and not isinstance(claims[name], str):
@@ -104,12 +103,23 @@ def _check_times(claims: Mapping[str, object], leeway: float, now: float) -> flo
     return expires_in
 
 
+def _check_issuer(value: object, issuers: frozenset[str]) -> None:
+    if not issuers:
+        return
+    if value is None:
+        raise TokenError(Cause.MISSING_CLAIM, "iss")
+    if not isinstance(value, str) or value not in issuers:
+        raise TokenError(Cause.WRONG_ISSUER)
+
+
 def _check_audience(value: object, audiences: frozenset[str]) -> None:
     if not audiences:
         # RFC 7519 section 4.1.3: who does not identify itself with a value in it must reject the token.
         if value is not None:
             raise TokenError(Cause.AUDIENCE_NOT_CONFIGURED)
         return
+    if value is None:
+        raise TokenError(Cause.MISSING_CLAIM, "aud")
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in values) or audiences.isdisjoint(values):
         raise TokenError(Cause.WRONG_AUDIENCE)
@@ -120,11 +130,6 @@ def _date(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 <= value <= _LAST_DATE:
         raise TokenError(Cause.BAD_TIME)
     return value
-
-
-def _string(claims: Mapping[str, object], name: str) -> str | None:
-    value = claims.get(name)
-    return value if isinstance(value, str) else None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

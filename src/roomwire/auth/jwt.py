@@ -126,9 +126,9 @@ class JwtAuthenticator:
         try:
             return await self._identify(head)
         except TokenError as rejected:
-            cause = rejected.cause
+            cause, text = rejected.cause, str(rejected)
         # Outside of the handler: the refusal has no context whose frames hold the token.
-        raise _unavailable() if cause is Cause.NO_KEYS else unauthorized(cause)
+        raise _unavailable() if cause is Cause.NO_KEYS else unauthorized(text)
 
     async def _identify(self, head: RequestHead) -> Identity:
         token = _split(find_token(head, self._sources).encode())
@@ -305,7 +305,7 @@ def inspect(options: JwtOptions, token: str, *, clock: Callable[[], float] = tim
             key = authenticator._key_set.lookup(selected.kid, selected.algorithm)
         return Inspection(header, claims, authenticator._verify(compact, selected, key))
     except TokenError as rejected:
-        return Inspection(header, claims, cause=rejected.cause.value)
+        return Inspection(header, claims, cause=str(rejected))
 
 
 def _peek(token: bytes) -> tuple[Mapping[str, object], Mapping[str, object]]:

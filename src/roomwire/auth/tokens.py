@@ -63,12 +63,18 @@ class Cause(StrEnum):
 class TokenError(RemoteError):
     """A token does not verify. Authenticators turn it into `unauthorized`, outside of its handler.
 
+    Its text is for the log: the cause, with the claim's name behind it.
+
+    Args:
+        cause: why.
+        claim: the claim that is meant, by a name out of the configuration or of RFC 7519; never one of the token's.
+
     Attributes:
         cause: why.
     """
 
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause.value)
+    def __init__(self, cause: Cause, claim: str = "") -> None:
+        super().__init__(f"{cause.value}: {claim}" if claim else cause.value)
         self.cause = cause
 
 
