@@ -81,7 +81,10 @@ SECTIONS: Mapping[str, str] = {
         'Policies by pattern: `[rooms."chat:*"]`. A room that several patterns match has the policy of the most'
         " specific one, and a room that none matches has the defaults. See [Rooms and policies](../how-to/rooms.md)."
     ),
-    "logging": "Of `roomwire run` and `roomwire dev`. See [Logging](../how-to/logging.md).",
+    "logging": (
+        "Of `roomwire run` and `roomwire dev`, and under an ASGI host where nothing else takes what is logged. See"
+        " [Logging](../how-to/logging.md)."
+    ),
     "metrics": "For Prometheus. See [Monitor](../how-to/monitor.md).",
     "api": "Publishing over HTTP. See [Publish from elsewhere](../how-to/publish.md#over-http).",
 }

@@ -62,7 +62,7 @@ RULES = Rules(
         "event": Layer.of("core acting node"),
         "declaring": Layer.of("core acting event node"),
         # The application inside another one's.
-        "asgi": Layer.of("core app node config serving transports transports.contract"),
+        "asgi": Layer.of("core app node config logs serving transports transports.contract"),
         "publisher": Layer.of("core publisher config plugins backplanes.contract"),
         "": Layer.of("core app event node client publisher config serving"),
         # What a node counts, for Prometheus: imported where metrics are on.

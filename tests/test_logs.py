@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jwt
 import pytest
 
-from roomwire.logs import JsonFormatter, RedactTokens, TextFormatter, redact_tokens
+from roomwire.logs import JsonFormatter, RedactTokens, TextFormatter, redact_tokens, written_by_default
 
 TOKEN = jwt.encode({"sub": "ann"}, "k" * 32, algorithm="HS256")
 
@@ -163,3 +164,74 @@ class TestRedaction:
         made = record("%s up", None, "redis")
         assert RedactTokens().filter(made) is True
         assert (made.msg, made.args) == ("%s up", ("redis",))
+
+
+@contextmanager
+def nobody_logs() -> Iterator[logging.Logger]:
+    """As in a process whose host has set up nothing; gives the logger ``roomwire``."""
+    root, logger = logging.getLogger(), logging.getLogger("roomwire")
+    kept = root.handlers, logger.handlers, logger.level
+    root.handlers, logger.handlers = [], []
+    logger.setLevel(logging.NOTSET)
+    try:
+        yield logger
+    finally:
+        root.handlers, logger.handlers = kept[0], kept[1]
+        logger.setLevel(kept[2])
+
+
+def refuse() -> None:
+    """As the journal does."""
+    fields = {"event": "refuse", "status": 401, "cause": "no token"}
+    logging.getLogger("roomwire.security").warning("refuse", extra={"roomwire": fields})
+
+
+class TestByDefault:
+    def test_a_record_has_its_fields(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with nobody_logs(), written_by_default("info", "text"):
+            refuse()
+            logging.getLogger("roomwire.access").info("connect", extra={"roomwire": {"user": "ann"}})
+            logging.getLogger("roomwire.access").debug("decline")
+        lines = [line.split("Z ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+        assert lines == [
+            'WARNING  roomwire.security: refuse status=401 cause="no token"',
+            "INFO     roomwire.access: connect user=ann",
+        ]
+
+    def test_level_and_format_are_the_configurations(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with nobody_logs(), written_by_default("error", "json"):
+            refuse()
+            logging.getLogger("roomwire").error("it failed")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert json.loads(line)["message"] == "it failed"
+
+    def test_it_is_undone_however_it_ends(self) -> None:
+        with nobody_logs() as logger:
+            for _ in range(3):
+                with pytest.raises(ZeroDivisionError), written_by_default("debug", "text"):
+                    assert (len(logger.handlers), logger.level) == (1, logging.DEBUG)
+                    raise ZeroDivisionError
+                assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+    @pytest.mark.parametrize("name", [None, "roomwire"])
+    def test_a_handler_of_the_hosts_is_enough(self, name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+        with nobody_logs() as logger:
+            hosts = logging.NullHandler()
+            logging.getLogger(name).addHandler(hosts)
+            with written_by_default("debug", "text"):
+                refuse()
+                assert (logger.handlers, logger.level) == ([hosts] if name else [], logging.NOTSET)
+        assert capsys.readouterr().err == ""
+
+    def test_one_that_comes_later_takes_over(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with nobody_logs(), written_by_default("info", "text"):
+            logging.getLogger().addHandler(logging.NullHandler())
+            refuse()
+        assert capsys.readouterr().err == ""
+
+    def test_a_level_that_somebody_set_stays(self) -> None:
+        with nobody_logs() as logger:
+            logger.setLevel(logging.ERROR)
+            with written_by_default("debug", "text"):
+                assert logger.level == logging.ERROR
+            assert logger.level == logging.ERROR

@@ -22,6 +22,7 @@ from roomwire.app import App
 from roomwire.config import Loaded, load
 from roomwire.core.closing import CloseCode, Closing
 from roomwire.core.errors import LocalError
+from roomwire.logs import written_by_default
 from roomwire.node.connection import Connection
 from roomwire.node.node import Node
 from roomwire.node.scope import current
@@ -98,6 +99,8 @@ class AsgiApp:
         A node that fails in between ends nothing but itself: it is logged, what is asked of it is answered
         with 503, and the fault is raised at the end.
 
+        What is logged in it is written to stderr, as the section ``[logging]`` says, where no handler takes it.
+
         Raises:
             ConfigError, PluginError: the configuration or an adapter is wrong.
             Unavailable: the backplane cannot be reached.
@@ -115,6 +118,13 @@ class AsgiApp:
                 self.node = None
             return
         loaded = self._loaded or load(self._config, environ=os.environ, cwd=Path.cwd())
+        with written_by_default(loaded.settings.logging.level, loaded.settings.logging.format):
+            async with self._serving(loaded):
+                yield
+
+    @asynccontextmanager
+    async def _serving(self, loaded: Loaded) -> AsyncIterator[None]:
+        """`lifespan`, with its configuration."""
         self._transport = transport = AsgiTransport()
         # What `server.fallback` names is the host's own application here, and is there already.
         server = loaded.settings.server.model_copy(update={"fallback": None})

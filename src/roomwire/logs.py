@@ -2,18 +2,22 @@
 
 Records of the loggers ``roomwire``, ``roomwire.access``, ``roomwire.security`` and
 ``roomwire.backplane`` carry their fields in ``extra={"roomwire": {...}}``: ``event``, ``connection``,
-``user``, ``room``, ``node``, ``code``, ``duration`` (seconds) and so on. Nothing here is installed by
-itself; ``roomwire run`` does it for its own process.
+``user``, ``room``, ``node``, ``code``, ``duration`` (seconds) and so on. ``roomwire run`` installs a handler for
+its own process, and under an ASGI host `written_by_default` does where nobody else has.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-__all__ = ["JsonFormatter", "RedactTokens", "TextFormatter", "redact_tokens"]
+__all__ = ["JsonFormatter", "RedactTokens", "TextFormatter", "redact_tokens", "written_by_default"]
 
 # Three base64url segments, the first of which begins like a JSON object's: a JWT (RFC 7519 section 3.1).
 # It starts at the border of a segment and never backtracks, so that a long text costs linear time.
@@ -94,6 +98,38 @@ class JsonFormatter(logging.Formatter):
         if trace:
             document["exception"] = trace
         return redact_tokens(json.dumps(document, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def written_by_default(level: str, format: str) -> Iterator[None]:
+    """While this is open, the ``roomwire`` loggers write to stderr as under ``roomwire run``, if nobody sees to them.
+
+    Where a record of ``roomwire`` reaches a handler already, be it a `logging.NullHandler`, nothing is touched. Other
+    loggers, the root among them, are the host's and the application's; the level stays where one was set.
+
+    Args:
+        level: the least severe records that are written.
+        format: ``"text"`` or ``"json"``.
+    """
+    logger, root = logging.getLogger("roomwire"), logging.getLogger()
+    if logger.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(colour=colour))
+    # A framework may set up logging later, such as in its own lifespan: no record is to be written twice.
+    handler.addFilter(lambda _: not (logger.propagate and root.handlers))
+    before = logger.level
+    logger.addHandler(handler)
+    if before == logging.NOTSET:
+        logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        if before == logging.NOTSET:
+            logger.setLevel(logging.NOTSET)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

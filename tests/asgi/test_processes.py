@@ -107,6 +107,10 @@ def check_output(host: HostProcess, name: str) -> None:
     output = host.output
     assert "/ws" in output  # the host did log the connections
     assert "[token]" in output
+    # No host sets up our loggers: the refusal is there all the same, with its cause, and once.
+    refusals = [line for line in output.splitlines() if "roomwire.security: refuse status=401" in line]
+    assert [line for line in refusals if "cause=malformed" in line or 'cause="no token"' in line] == refusals != []
+    assert "\nrefuse\n" not in output
     shown = [token for token in host.tokens if token in output or token.partition(".")[2] in output]
     assert shown == []
     if name != "hypercorn-worker":

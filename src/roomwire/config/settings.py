@@ -150,7 +150,7 @@ class AuthSettings(_Section):
 
 
 class LoggingSettings(_Section):
-    """The ``[logging]`` section, for ``roomwire run``; a mounted application has its host's logging."""
+    """The ``[logging]`` section, for ``roomwire run``, and under an ASGI host that does not see to logging itself."""
 
     level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = "info"
     """The least severe records that are written."""
