@@ -21,6 +21,7 @@ OURS = {
     "BINARY_HEADER_MAX", "MAX_DEPTH", "MAX_DIGITS", "max_rooms", "name", "name.decode().title()", "', '.join(known)",
     "expected", "envelope.event", "limits.connections_per_user", "self._node.limits.rooms", "' and '.join(known)",
     "self.event", "wanted", "got", "str(max(1, round(retry_after)))", "error", "max_size", "_MAX_CHUNKS", "where",
+    "unhandled", "call.event",
 }  # fmt: skip
 # InvalidCursor, whose texts are among those that are looked at here.
 CAUGHT = {("node/admission.py", "error"), ("core/eventstream.py", "error"), ("protocols/native.py", "str(error)")}

@@ -79,7 +79,9 @@ class TestWhatRunsInThreads:
         server = start(serve, journal, limits=Limits(handler_warning=1e-9))
         server.connect("ann").request("blocking.context")
         fields = [record.roomwire for record in caplog.records if hasattr(record, "roomwire")]
-        assert [entry["handler"].rpartition(".")[2] for entry in fields if "handler" in entry] == ["context"]
+        (entry,) = [entry for entry in fields if "handler" in entry]
+        assert entry["handler"].rpartition(".")[2] == "context"
+        assert (entry["kind"], "hint" in entry) == ("def in a thread", False)
 
 
 class TestFaults:

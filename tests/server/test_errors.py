@@ -24,12 +24,12 @@ FAILED = "the server failed; it has been logged"
 
 TABLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     # event, what is sent besides, the error's data
-    ("nobody.knows", {}, {"code": "unknown_event", "message": "nobody handles this event"}),
-    ("message.send", {}, {"code": "unknown_event", "message": "the event is not for this room"}),
+    ("nobody.knows", {}, {"code": "unknown_event", "message": "nobody handles this event: nobody.knows"}),
+    ("message.send", {}, {"code": "unknown_event", "message": "the event is not for this room: message.send"}),
     (
         "message.send",
         {"room": "news:world"},
-        {"code": "unknown_event", "message": "the event is not for this room"},
+        {"code": "unknown_event", "message": "the event is not for this room: message.send"},
     ),
     ("everyone", {"room": "chat:other"}, {"code": "not_joined", "message": "join the room first"}),
     ("room.members", {"room": "chat:other"}, {"code": "not_joined", "message": "join the room first"}),

@@ -373,6 +373,8 @@ def test_a_slow_handler_is_logged_by_name(serve: Serve, caplog: pytest.LogCaptur
     fields: Any = record.roomwire  # type: ignore[attr-defined]
     assert fields["handler"].endswith("wait")
     assert fields["duration"] == 1.5
+    assert fields["kind"] == "async def"
+    assert fields["hint"] == "if it does not await, it holds up everybody: make it a def"
 
 
 @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.PING, Opcode.PONG])

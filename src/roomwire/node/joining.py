@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Joining", "Joins"]
 
+_TOO_MANY = "the connection is in as many rooms as limits.rooms allows"
+_TAKEN_OUT = "the application took the connection out meanwhile"
+_HERE = "the connection is in the room already"
+
 _PASSES = 3
 """Looks at many rooms, until none of them had to be read once more while another one was."""
 
@@ -63,28 +67,50 @@ class Joining:
 
     # --- who may
 
-    async def may_join(self, connection: Connection, room: str) -> bool:
+    async def may_join(self, connection: Connection, room: str, asked: str = "room.join") -> bool:
         """Ask the policy of the room's pattern; a room that no pattern matches cannot be joined.
+
+        Which of these it was is in the log alone: strangers learn nothing of what rooms there are.
+
+        Args:
+            connection: who asks.
+            room: for what.
+            asked: the event by which.
 
         Raises:
             EventError: the policy said so, or failed (code ``internal``).
         """
         found = self._node.app.rooms.match(room)
         if found is None:
+            journal.declined(connection, asked, room, "forbidden", "no room pattern matches")
             return False
         hook, path = found
         try:
             arguments = hook.bind(connection, path)
-        except ValidationError:
-            return False  # a path parameter that does not fit names no room
+        except ValidationError:  # a path parameter that does not fit names no room
+            cause = f"the room's name does not fit the parameters of the policy {hook.name}"
+            journal.declined(connection, asked, room, "forbidden", cause)
+            return False
+        except EventError as error:
+            cause = f"the user or the claims do not fit the parameters of the policy {hook.name}"
+            journal.declined(connection, asked, room, error.code, cause)
+            raise
         try:
             with Deciding(self._node, connection, room):
-                return bool(await invoke(self._node, hook, arguments))
-        except (EventError, Unavailable):
+                allowed = bool(await invoke(self._node, hook, arguments))
+            if not allowed:
+                journal.declined(connection, asked, room, "forbidden", f"the policy {hook.name} refused")
+            return allowed
+        except EventError as error:
+            journal.declined(connection, asked, room, error.code, f"raised in the policy {hook.name}")
+            raise
+        except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  the boundary of the application
             told = self._node.app.told(error)
             if told is not None:
+                cause = f"{type(error).__name__} in the policy {hook.name}"
+                journal.declined(connection, asked, room, told.code, cause)
                 raise told from None
             journal.failed(connection, hook.name, error)
             raise EventError("internal", "the server failed; it has been logged") from None
@@ -123,14 +149,17 @@ class Joining:
     async def _refusal(self, connection: Connection, way: Way, room: str) -> str | None:
         """Why a room of many is not joined; None where it may be entered."""
         if not ways.reserve(connection, way, room, self._node.limits.rooms):
+            journal.declined(connection, "session.resume", room, "too_many_rooms", _TOO_MANY)
             return "too_many_rooms"
         if room in way.auto:
             # The connect hook was asked before the order; that it is in there all the same is a later order's doing.
             allowed = room not in way.revoked or room in connection._memberships
+            if not allowed:
+                journal.declined(connection, "session.resume", room, "forbidden", _TAKEN_OUT)
         else:
             way.revoked.discard(room)  # the policy is asked after the order
             try:
-                allowed = await self.may_join(connection, room)
+                allowed = await self.may_join(connection, room, "session.resume")
             except EventError:
                 allowed = False
         if not allowed:
@@ -211,8 +240,10 @@ class Joining:
 
     async def _resume(self, connection: Connection, way: Way, command: Resume) -> None:
         if not command.rooms.keys().isdisjoint(connection._memberships):
+            journal.declined(connection, "session.resume", None, "conflict", _HERE)
             raise EventError("conflict", "in one of the rooms already")
         if len(command.rooms) > self._node.limits.rooms:
+            journal.declined(connection, "session.resume", None, "too_many_rooms", _TOO_MANY)
             raise EventError("too_many_rooms", f"a connection is in at most {self._node.limits.rooms} rooms")
         joins = await self.prepare(connection, way, command.rooms)
         if connection._closing is not None:
@@ -271,8 +302,10 @@ class Joining:
                 return
             known = connection._memberships.get(command.room)
         if known is None:
+            journal.declined(connection, "room.join", command.room, "forbidden", _TAKEN_OUT)
             raise EventError("forbidden", "taken out of this room")
         if command.since is not None:
+            journal.declined(connection, "room.join", command.room, "conflict", _HERE)
             raise EventError("conflict", "in the room already")
         connection._tell(JoinReply(command.ref, RoomStatus(self.position_of(known))))
         if command.state:
@@ -314,6 +347,7 @@ class Joining:
 
     def _reserve(self, connection: Connection, way: Way, room: str) -> None:
         if not ways.reserve(connection, way, room, self._node.limits.rooms):
+            journal.declined(connection, "room.join", room, "too_many_rooms", _TOO_MANY)
             raise EventError("too_many_rooms", f"a connection is in at most {self._node.limits.rooms} rooms")
 
     def position_of(self, membership: Membership) -> Position | None:

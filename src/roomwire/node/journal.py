@@ -13,13 +13,30 @@ from roomwire.core.errors import Refusal
 from roomwire.core.request import RequestHead
 
 if TYPE_CHECKING:
+    from roomwire.core.routing import Handler
     from roomwire.node.connection import Connection
 
-__all__ = ["answered", "connected", "disconnected", "failed", "hung", "joined", "left", "misbehaved", "refused", "slow"]
+__all__ = [
+    "answered",
+    "connected",
+    "declined",
+    "disconnected",
+    "failed",
+    "hung",
+    "joined",
+    "left",
+    "misbehaved",
+    "refused",
+    "slow",
+]
 
 access = logging.getLogger("roomwire.access")
 security = logging.getLogger("roomwire.security")
 errors = logging.getLogger("roomwire")
+
+_MAX_CODE = 64
+"""Characters of a code that are logged: an application may raise any."""
+_HELD = "if it does not await, it holds up everybody: make it a def"
 
 
 def _log(logger: logging.Logger, level: int, event: str, fields: dict[str, object]) -> None:
@@ -69,6 +86,23 @@ def left(connection: Connection, room: str, reason: str = "") -> None:
     """A connection left a room and stays open."""
     if access.isEnabledFor(logging.INFO):
         _log(access, logging.INFO, "leave", _of(connection) | {"room": room, "reason": reason})
+
+
+def declined(connection: Connection, asked: str, room: str | None, code: str, cause: str) -> None:
+    """What a client asked for is answered with an error, of which it is told less than the `cause`.
+
+    Args:
+        connection: the client's.
+        asked: the event by which it asked, a name of at most 128 characters, as the protocol has it.
+        room: the room's name, which the protocol bounds alike.
+        code: the error's.
+        cause: why, in words of ours: neither the event's data nor a text of the application's.
+    """
+    if access.isEnabledFor(logging.DEBUG):
+        # While it is being admitted it has sent no event: its handshake names the rooms.
+        asked = "connect" if connection._kind is None else asked
+        fields = _of(connection) | {"asked": asked, "room": room, "code": str(code)[:_MAX_CODE], "cause": cause}
+        _log(access, logging.DEBUG, "decline", fields)
 
 
 def disconnected(connection: Connection, seconds: float, sent: int, cause: BaseException | None) -> None:
@@ -122,7 +156,18 @@ def hung(name: str, seconds: float, where: str = "fallback") -> None:
     errors.error(text, where, name, seconds, extra={"roomwire": fields})
 
 
-def slow(connection: Connection, what: str, seconds: float) -> None:
-    """A handler took longer than ``limits.handler_warning``."""
-    fields = _of(connection) | {"handler": what, "duration": round(seconds, 3)}
+def slow(connection: Connection, handler: Handler, seconds: float) -> None:
+    """A handler took longer than ``limits.handler_warning``.
+
+    Whether an ``async def`` waited or blocked cannot be told without a look at each of its steps, so the record says
+    what it would mean. A ``def`` holds up nobody: it had a thread, for which it may have waited.
+    """
+    blocks = handler.plan is not None and handler.plan.blocks
+    fields = _of(connection) | {
+        "handler": handler.name,
+        "kind": "def in a thread" if blocks else "async def",
+        "duration": round(seconds, 3),
+    }
+    if not blocks:
+        fields["hint"] = _HELD
     _log(errors, logging.WARNING, "slow handler", fields)

@@ -31,6 +31,7 @@ __all__ = ["Workers"]
 
 _FAILED = "the server failed; it has been logged"
 _NOBODY = "nobody handles this event"
+_NOT_JOINED = "the connection is not in the room"
 
 
 class Workers:
@@ -72,6 +73,7 @@ class Workers:
                     except Unavailable:
                         reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
                     except EventError as error:
+                        # It comes from `roomwire.node.joining`, which has logged it.
                         reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
                     self._conclude(connection, reply)
                 except Exception as error:  # noqa: BLE001  the boundary of a connection
@@ -104,6 +106,7 @@ class Workers:
                 return None if command.ref is None else Reply(command.ref)
             case ListMembers():
                 if command.room not in connection._memberships:
+                    journal.declined(connection, "room.members", command.room, "not_joined", _NOT_JOINED)
                     return Failed(command.ref, "not_joined", "join the room first")
                 return MembersReply(command.ref, await node.presence.people(command.room))
             case ListRooms():
@@ -125,13 +128,15 @@ class Workers:
         node = self._node
         found = node.app.router.find(call.event, call.room)
         if found is None:
-            text = "the event is not for this room" if node.app.router.knows(call.event) else _NOBODY
-            return Failed(call.ref, "unknown_event", text)
+            unhandled = "the event is not for this room" if node.app.router.knows(call.event) else _NOBODY
+            journal.declined(connection, call.event, call.room, "unknown_event", unhandled)
+            return Failed(call.ref, "unknown_event", f"{unhandled}: {call.event}")
         handler, path = found
         refusal = None if call.room is None else self._refuse(connection, call, handler, call.room)
         if refusal is not None:
             return refusal
         started = node.runtime.now()
+        arguments = None
         try:
             arguments = handler.arguments(connection, path, call.data)
             with Scope(node, connection, message):
@@ -140,12 +145,16 @@ class Workers:
                 )
             return None if call.ref is None else self._reply(call.ref, handler, value)
         except EventError as error:
+            cause = "it does not fit what this takes: " if arguments is None else "raised in "
+            journal.declined(connection, call.event, call.room, error.code, cause + handler.name)
             return self._failed(connection, call.ref, handler.name, error)
         except Unavailable:
             return Failed(call.ref, "unavailable", "try again later")
         except Exception as error:  # noqa: BLE001  the boundary of the application
             told = node.app.told(error)
             if told is not None:
+                cause = f"{type(error).__name__} in {handler.name}"
+                journal.declined(connection, call.event, call.room, told.code, cause)
                 return self._failed(connection, call.ref, handler.name, told)
             journal.failed(connection, handler.name, error)
             return Failed(call.ref, "internal", _FAILED)
@@ -154,7 +163,7 @@ class Workers:
             if node.meter is not None:
                 node.meter.handled(handler.event, elapsed)
             if elapsed > node.limits.handler_warning:
-                journal.slow(connection, handler.name, elapsed)
+                journal.slow(connection, handler, elapsed)
 
     def _reply(self, ref: str, handler: Handler, value: object) -> Reply:
         data = handler.dump(value)
@@ -177,9 +186,11 @@ class Workers:
         if membership is not None:
             policy = membership.room.policy
         elif handler.joined and not connection._may_speak_in(room):
+            journal.declined(connection, call.event, room, "not_joined", _NOT_JOINED)
             return Failed(call.ref, "not_joined", "join the room first")
         else:
             policy = self._node.policy_of(room)
         if policy.broadcast_only:
+            journal.declined(connection, call.event, room, "forbidden", "the room is broadcast_only")
             return Failed(call.ref, "forbidden", "members do not publish in this room")
         return None
