@@ -113,6 +113,18 @@ class TestTokens:
         done = talk(project, url, token=token)
         assert (done.returncode, done.stderr) == (0, "connected as ben\n")
 
+    @pytest.mark.parametrize(
+        ("token", "text"),
+        [
+            ("", "the token is empty"),
+            ("hunter2\n", "the token has a character that no header can carry (a newline at its end?)"),
+        ],
+    )
+    def test_one_that_cannot_be_sent(self, project: Project, token: str, text: str) -> None:
+        result = project.call("connect", "ws://127.0.0.1:1/ws", env={"ROOMWIRE_TOKEN": token})
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1] == f"Error: ROOMWIRE_TOKEN: {text}"
+
     def test_none(self, project: Project, url: str) -> None:
         done = talk(project, url)
         assert done.returncode == 1

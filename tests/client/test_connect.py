@@ -69,9 +69,34 @@ class TestOpening:
             await link.send("hello")
             assert await client.receive() == Event("hello")
 
-    async def test_further_headers(self) -> None:
-        async with serve() as server, connected(server, headers=[("X-Shard", "7")]) as (_, link):
+    @pytest.mark.parametrize("headers", [[("X-Shard", "7"), ("X-Note", "a b")], {"X-Shard": "7", "X-Note": "a b"}])
+    async def test_further_headers(self, headers: Any) -> None:
+        async with serve() as server, connected(server, headers=headers) as (_, link):
             assert link.head.header(b"x-shard") == b"7"
+            assert link.head.header(b"x-note") == b"a b"
+
+    @pytest.mark.parametrize(
+        ("headers", "text"),
+        [
+            ("X-Key: hunter2", "headers: expected a mapping, or pairs of names and values, found str"),
+            (None, "headers: expected a mapping, or pairs of names and values, found NoneType"),
+            (["xy"], "headers: expected a mapping, or pairs of names and values, found str"),
+            ([("X-Key", "hunter2", "")], "headers: expected a mapping, or pairs of names and values, found tuple"),
+            ({"X Key": "hunter2"}, "headers: 'X Key' is no header's name"),
+            ({b"X-Key": "hunter2"}, "headers: b'X-Key' is no header's name"),
+            ({"Host": "hunter2"}, "headers: Host is for the client alone to set"),
+            ({"Sec-WebSocket-Key": "hunter2"}, "headers: Sec-WebSocket-Key is for the client alone to set"),
+            ({"X-Key": 7}, "headers: the value of X-Key is of type int, not str"),
+            ({"X-Key": "hunter2\n"}, "headers: the value of X-Key has a character that no header can carry"),
+            ({"X-Key": "h\u00fcnter2"}, "headers: the value of X-Key has a character that no header can carry"),
+        ],
+    )
+    async def test_headers_that_cannot_be_sent(self, headers: Any, text: str) -> None:
+        """The header is named, and its value, which may be a credential, is not."""
+        with pytest.raises(LocalError) as caught:
+            async with connect("ws://localhost:9/", headers=headers):
+                pytest.fail("those are no headers")
+        assert str(caught.value) == text
 
     async def test_the_first_message_may_come_with_the_handshake(self) -> None:
         async def script() -> None:
@@ -138,11 +163,22 @@ class TestTheToken:
         assert "connected to" in caplog.text
         assert "hunter2" not in caplog.text
 
-    async def test_one_that_is_no_header_is_not_repeated(self) -> None:
+    @pytest.mark.parametrize("of_a_function", [False, True])
+    @pytest.mark.parametrize(
+        ("token", "text"),
+        [
+            ("", "the token is empty"),
+            ("hunter2\n", "the token has a character that no header can carry (a newline at its end?)"),
+            ("hunter2\r\nX-Evil: 1", "the token has a character that no header can carry (a newline at its end?)"),
+            ("h\u00fcnter2", "the token has a character that no header can carry (a newline at its end?)"),
+            (b"hunter2", "the token is of type bytes, not str"),
+        ],
+    )
+    async def test_one_that_cannot_be_sent(self, token: Any, text: str, of_a_function: bool) -> None:
         with pytest.raises(LocalError) as caught:
-            async with connect("ws://localhost:9/", token="hunter2\r\nX-Evil: 1"):
-                pytest.fail("that is no header")
-        assert "hunter2" not in str(caught.value)
+            async with connect("ws://localhost:9/", token=(lambda: token) if of_a_function else token):
+                pytest.fail("that is no token")
+        assert str(caught.value) == text
 
     async def test_what_the_callback_raises_at_first_is_raised(self) -> None:
         def fetch() -> str:

@@ -17,7 +17,7 @@ from tests.architecture import Module, core_faults
 from tests.client.server import serve
 from tests.test_architecture import RULES
 
-PURE = ("errors", "events", "inbox", "messages", "outbox", "requests", "retry", "rooms", "session", "ticket")
+PURE = ("errors", "events", "headers", "inbox", "messages", "outbox", "requests", "retry", "rooms", "session", "ticket")
 
 
 class TestALink:

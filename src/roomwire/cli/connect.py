@@ -15,8 +15,9 @@ from roomwire.cli._demo import token_maker
 from roomwire.cli._options import config_options, load_config
 from roomwire.cli._terminal import HELP, Conversation, read_lines
 from roomwire.client import connect
+from roomwire.client.headers import bearer
 from roomwire.config import Settings
-from roomwire.core.errors import ConfigError, ConnectionClosed, RoomwireError
+from roomwire.core.errors import ConfigError, ConnectionClosed, LocalError, RoomwireError
 
 __all__ = ["command"]
 
@@ -69,11 +70,21 @@ def _address(settings: Settings) -> tuple[str, str | None]:
 
 def _token(user: str | None, settings: Settings | None) -> Token:
     if user is None or settings is None:
-        return os.environ.get(TOKEN_VARIABLE)
+        return _token_of_the_environment()
     make = token_maker(settings)
     if make is None:
         raise ConfigError(f"--user: the configuration is not enough to make a token with; set {TOKEN_VARIABLE}")
     return partial(make, user)
+
+
+def _token_of_the_environment() -> str | None:
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token is not None:
+        try:
+            bearer(token)
+        except LocalError as error:
+            raise ConfigError(f"{TOKEN_VARIABLE}: {error}") from None
+    return token
 
 
 async def _talk(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio
 from roomwire.client.endpoint import Endpoint
 from roomwire.client.engine import Engine, Token
 from roomwire.client.events import Item
+from roomwire.client.headers import Headers, checked_headers
 from roomwire.client.link import Dialer
 from roomwire.client.room import Room
 from roomwire.client.rooms import Membership
@@ -33,7 +34,7 @@ async def connect(
     state: bool = False,
     link_events: bool = False,
     events: Iterable[EventSchema[Any]] = (),
-    headers: Sequence[tuple[str, str]] = (),
+    headers: Headers = (),
     uds: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     compression: bool = False,
@@ -62,7 +63,7 @@ async def connect(
         link_events: whether `Connected` and `Disconnected` are handed over too.
         events: declarations of events (`roomwire.Event`): their data comes as what they say, such as a model,
             and where it is not that, an `InvalidEvent` comes instead.
-        headers: further headers of the handshake.
+        headers: further headers of the handshake, by name or as pairs of names and values.
         uds: the path of a Unix socket to connect to in place of the URL's host.
         ssl_context: for ``wss://``; by default the system's certificates are trusted.
         compression: whether to offer permessage-deflate (RFC 7692).
@@ -81,7 +82,7 @@ async def connect(
     session = Session(secrets.token_urlsafe(16), timing.random, options, wants_state=state, events=events)
     dialer = Dialer(
         endpoint=endpoint,
-        headers=headers,
+        headers=checked_headers(headers),
         ssl_context=ssl_context,
         compression=compression,
         max_incoming_size=options.max_incoming_size,

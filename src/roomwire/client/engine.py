@@ -244,8 +244,8 @@ class Engine:
 
     async def _fetch_token(self) -> str | None:
         token = self._token
-        if token is None or isinstance(token, str):
-            return token
+        if not callable(token):
+            return token  # what it is, and whether it can be sent, `bearer` sees
         value = token()
         return await value if inspect.isawaitable(value) else value
 

@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from roomwire.client.endpoint import Endpoint
+from roomwire.client.headers import bearer
 from roomwire.core.closing import CloseCode
 from roomwire.core.errors import ProtocolViolation
 from roomwire.core.events import SUBPROTOCOL
@@ -101,9 +102,9 @@ class Dialer:
             InvalidHandshake: it did not answer, or not correctly.
             ProtocolViolation: it speaks another protocol.
             OSError: it cannot be reached.
-            LocalError: the target or a header cannot be sent.
+            LocalError: the target or the token cannot be sent.
         """
-        authorization = () if token is None else (("Authorization", f"Bearer {token}"),)
+        authorization = () if token is None else (bearer(token),)
         handshake = ClientHandshake(
             self.endpoint.host_header,
             target,
