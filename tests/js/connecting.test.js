@@ -80,6 +80,31 @@ test("a token's callback gives up by an error that says unauthorized", async () 
   assert.equal(world.timers, 0);
 });
 
+for (const [what, token, via, text] of [
+  ["is empty", "", "query", "the token is empty"],
+  ["ends in a newline", "hunter2\n", "query", "the token has a character that no header can carry (a newline at its end?)"],
+  ["is a page", "<!doctype html>\n<p>hunter2", "query", "the token has a character that no header can carry (a newline at its end?)"],
+  ["is no text", { token: "hunter2" }, "query", "the token is of type object, not string"],
+  ["has a slash", "hunter/2", "subprotocol", "the token has a character that no subprotocol can carry"],
+]) {
+  test(`a token that ${what} ends the client, which says so and not what it is`, async () => {
+    for (const given of [token, async () => token]) {
+      const world = new World();
+      const client = world.client({ token: given, tokenVia: via });
+      await assert.rejects(client.whenOpen(), { code: "invalid", message: text });
+      assert.equal(client.state, "closed");
+      assert.deepEqual([world.sockets.length, world.timers], [0, 0]);
+    }
+  });
+}
+
+test("a token that no subprotocol can carry can be in the query", async () => {
+  const world = new World();
+  world.client({ token: "a/b=" });
+  await world.settle();
+  assert.equal(world.socket.query.token, "a/b=");
+});
+
 test("a token that comes too late for its attempt is not used", async () => {
   const world = new World();
   const answers = [];

@@ -53,6 +53,9 @@ const MESSAGE_ID = /^[ -~]{1,64}$/;
 const CLIENT_ID = /^[A-Za-z0-9_-]{8,64}$/;
 const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f]/;
 const LONE_SURROGATE = /\p{Surrogate}/u;
+// What a header can carry, and what a subprotocol can (RFC 9110 sections 5.5 and 5.6.2).
+const TOKEN = /^[!-~](?:[ \t!-~]*[!-~])?$/;
+const TOKEN_OF_SUBPROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const POSITION = /^([A-Za-z0-9]{1,24}):0*([0-9]{1,16})$/;
 
 const utf8 = new TextEncoder();
@@ -541,6 +544,11 @@ export class Client {
   }
 
   #open(token) {
+    const fault = token === null ? null : tokenFault(token, this.#options.tokenVia);
+    if (fault !== null) {
+      this.#finish(new RoomwireError("invalid", fault));
+      return;
+    }
     this.#plan = this.#planOfResume(token);
     const protocols = [SUBPROTOCOL];
     if (token !== null && this.#options.tokenVia === "subprotocol") protocols.push(`bearer.${token}`);
@@ -1175,6 +1183,15 @@ function absoluteUrl(url) {
 /** No secret: it means something only together with the user that a token proves. */
 function randomId(random) {
   return Array.from({ length: 32 }, () => Math.floor(random() * 16).toString(16)).join("");
+}
+
+/** Why a token cannot be sent, or null. Not what it is: the browser's own error would repeat it. */
+function tokenFault(token, via) {
+  if (typeof token !== "string") return `the token is of type ${typeof token}, not string`;
+  if (token === "") return "the token is empty";
+  if (!TOKEN.test(token)) return "the token has a character that no header can carry (a newline at its end?)";
+  if (via !== "subprotocol" || TOKEN_OF_SUBPROTOCOL.test(token)) return null;
+  return "the token has a character that no subprotocol can carry";
 }
 
 function requestLine({ pathname, search }) {
