@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,22 @@ async def test_nothing_is_lost_or_doubled_where_the_network_is_gone(browser: Bro
         await expect(ann.locator(".message .bubble")).to_have_text(everything)
         await expect(ben.locator(".message .bubble")).to_have_text(everything)
         await expect(ann.locator(".pending")).to_have_count(0)
+
+
+async def test_the_console_stays_quiet_while_the_server_is_away(browser: Browser, chat: ChatServer) -> None:
+    """But for what the browser itself writes of requests that fail."""
+    async with user(browser, chat, "ann") as ann:
+        said: list[str] = []
+        ann.on("console", lambda message: said.append(message.text))
+        failed = partial(ann.expect_event, "requestfailed", lambda request: request.url.endswith("/demo/tokens"))
+        async with failed():
+            await anyio.to_thread.run_sync(chat.kill)
+        async with failed():
+            pass
+        await anyio.to_thread.run_sync(chat.start)
+        await expect(ann.locator("#pill")).to_have_text("connected")
+        browsers = ("Failed to load resource: ", "WebSocket connection to ")
+        assert [text for text in said if not text.startswith(browsers)] == []
 
 
 PHONE = {"width": 360, "height": 740}
