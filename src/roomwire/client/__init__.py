@@ -41,6 +41,7 @@ from roomwire.client.events import (
     ServerError,
     StateReset,
 )
+from roomwire.client.headers import Headers
 from roomwire.client.room import Room
 from roomwire.client.session import Options
 from roomwire.client.timing import SystemTiming, Timing
@@ -52,6 +53,7 @@ __all__ = [
     "ConnectionRefused",
     "Disconnected",
     "Event",
+    "Headers",
     "InvalidEvent",
     "Item",
     "Joined",
