@@ -6,4 +6,5 @@ from roomwire.cli import main
 
 __all__: list[str] = []
 
-main(prog_name="roomwire")
+if __name__ == "__main__":  # a process that multiprocessing spawns from here imports it again
+    main(prog_name="roomwire")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-__all__ = ["JsonFormatter", "RedactTokens", "TextFormatter", "redact_tokens", "written_by_default"]
+__all__ = ["JsonFormatter", "RedactTokens", "TextFormatter", "redact_tokens", "stderr_handler", "written_by_default"]
 
 # Three base64url segments, the first of which begins like a JSON object's: a JWT (RFC 7519 section 3.1).
 # It starts at the border of a segment and never backtracks, so that a long text costs linear time.
@@ -100,6 +100,14 @@ class JsonFormatter(logging.Formatter):
         return redact_tokens(json.dumps(document, ensure_ascii=False, default=str))
 
 
+def stderr_handler(format: str) -> logging.Handler:
+    """One line on stderr for each record, as ``"text"`` (coloured on a terminal without NO_COLOR) or ``"json"``."""
+    handler = logging.StreamHandler(sys.stderr)
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(colour=colour))
+    return handler
+
+
 @contextmanager
 def written_by_default(level: str, format: str) -> Iterator[None]:
     """While this is open, the ``roomwire`` loggers write to stderr as under ``roomwire run``, if nobody sees to them.
@@ -115,9 +123,7 @@ def written_by_default(level: str, format: str) -> Iterator[None]:
     if logger.hasHandlers():
         yield
         return
-    handler = logging.StreamHandler(sys.stderr)
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(colour=colour))
+    handler = stderr_handler(format)
     # A framework may set up logging later, such as in its own lifespan: no record is to be written twice.
     handler.addFilter(lambda _: not (logger.propagate and root.handlers))
     before = logger.level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -126,6 +127,10 @@ class TestErrors:
         assert "\x1b" in coloured.stderr
         assert "\x1b" not in plain.stderr
         assert "ROOMWIRE_ODD is set and nothing reads it" in plain.stderr
+
+    def test_an_import_of_it_runs_nothing(self) -> None:
+        """A process that multiprocessing spawns imports the main module of the one that it comes from."""
+        importlib.import_module("roomwire.__main__")
 
     @pytest.mark.parametrize("module", ["roomwire", "roomwire.cli"])
     def test_as_a_module(self, module: str) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from functools import partial
 
 from roomwire.config import LoggingSettings
-from roomwire.logs import JsonFormatter, TextFormatter
+from roomwire.logs import stderr_handler
 
 __all__ = ["set_up_logging"]
 
@@ -20,11 +18,9 @@ def set_up_logging(settings: LoggingSettings, *, worker: int | None = None) -> N
         settings: the ``[logging]`` section.
         worker: the number of this process, a field of every record, where there are several.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = stderr_handler(settings.format)
     if worker is not None:
         handler.addFilter(partial(_mark, worker))
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter(colour=colour))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

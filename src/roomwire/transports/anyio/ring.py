@@ -1,6 +1,6 @@
 """Ring: one system call that sends the same bytes to many sockets, by Linux's io_uring.
 
-Where a fan-out writes to each socket by itself, the way from Python into the kernel and back costs about a third
+Where a fan-out writes to each socket by itself, the way from Python into the kernel and back costs about a quarter
 of each write. Here the kernel is handed a list of up to a thousand sends. They are done before the call returns:
 what a socket does not take at once is not waited for, just as with a write. So nothing is under way between two
 calls, one buffer serves all sends, and event loops need not know.
