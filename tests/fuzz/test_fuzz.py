@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,9 @@ class TestHarness:
 
         def read(data: bytes) -> bool:
             if len(kept) < 400 and data[0] < 8:
-                kept.append(bytearray(random.Random(1).randbytes(1_000_000)))
+                # Pages of its own: what a test before this one has freed would serve for a bytearray.
+                kept.append(piece := mmap(-1, 1_000_000))
+                piece.write(b"1" * len(piece))
             return True
 
         with pytest.raises(Grown, match="the process grew by"):

@@ -8,16 +8,18 @@ import resource
 import socket
 import threading
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 
+from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
 from tests.server.conftest import Serve
 from tests.server.live import SHELLS, LiveServer, Shell, make_token
-from tests.server.raw import TIMEOUT, RawLink, connect, exchange, request
+from tests.server.raw import TIMEOUT, RawLink, connect, exchange, frame, request
 from tests.server.watching import carriers, transport_of, until
 
 
@@ -145,46 +147,125 @@ def many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
 
 
-def test_1000_connects_in_one_turn_are_let_in_a_few_at_a_time_and_all_served(
-    shell: Shell, serve: Serve, many_files: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered = [0]
-    next_turn, knock, enter = Door._next_turn, Door.knock, Carrier.enter
+@pytest.fixture
+def dealt_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests were refused or handed to the node, in each turn of the door."""
+    counts = [0]
+
+    def count(function: Callable[..., None]) -> Callable[..., None]:
+        def counted(*arguments: object) -> None:
+            counts[-1] += 1
+            function(*arguments)
+
+        return counted
+
+    next_turn = Door._next_turn
 
     def count_turn(door: Door) -> None:
-        entered.append(0)
+        counts.append(0)
         next_turn(door)
 
-    def count_knock(door: Door, visitor: Carrier) -> bool:
-        at_once = knock(door, visitor)
-        entered[-1] += at_once
-        return at_once
-
-    def count_enter(carrier: Carrier) -> None:
-        entered[-1] += 1
-        enter(carrier)
-
     monkeypatch.setattr(Door, "_next_turn", count_turn)
-    monkeypatch.setattr(Door, "knock", count_knock)
-    monkeypatch.setattr(Carrier, "enter", count_enter)
+    monkeypatch.setattr(Carrier, "wait_for_decision", count(Carrier.wait_for_decision))
+    monkeypatch.setattr(Carrier, "refuse", count(Carrier.refuse))
+    return counts
+
+
+@pytest.mark.parametrize("here", [False, True], ids=["who connects", "who is connected"])
+def test_1000_that_ask_in_one_turn_are_let_in_a_few_at_a_time_and_all_served(
+    shell: Shell, serve: Serve, many_files: None, dealt_with: list[int], here: bool
+) -> None:
     server = serve(shell, limits=Limits(max_pending_per_ip=1000, connections_per_user=1000))
     head = request("/ws", f"Authorization: Bearer {make_token('nobody')}")
+    links = pending(server, 1000) if here else []
 
-    def connect_all() -> list[RawLink]:
+    def ask() -> None:
         # On the server's own loop: it sees none of them before it sees all.
-        return [connect(server.port, head) for _ in range(1000)]
+        links.extend(connect(server.port) for _ in range(1000 - len(links)))
+        for link in links:
+            link.send(head)
 
-    links = server.call(connect_all)
+    server.call(ask)
     for link in links:
         link.upgraded()
         assert link.event("session.welcome")["data"]["user"] == "nobody"
     assert server.call(lambda: len(server.node.connections)) == 1000
-    assert sum(entered) == 1000
-    assert max(entered) <= HANDSHAKES_PER_TURN
+    assert sum(dealt_with) == 1000
+    assert max(dealt_with) <= HANDSHAKES_PER_TURN
     for link in links:
         link.close()
     until(server, lambda: not server.node.connections)
     assert transport_of(server).door._inside == set()
+
+
+REFUSED = [
+    (b"\x16\x03\x01", 400),  # of a TLS hello
+    (b"GET /" + b"a" * 9000, 400),
+    (b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+]
+
+
+def test_refusals_have_their_turn_too(shell: Shell, serve: Serve, dealt_with: list[int]) -> None:
+    """What is no request costs its answer and a line of the log."""
+    server = serve(shell, limits=Limits(max_pending_per_ip=1000))
+    links = pending(server, 200)
+
+    def ask() -> None:
+        for link, (data, _) in zip(links, cycle(REFUSED), strict=False):
+            link.send(data)
+
+    server.call(ask)
+    for link, (_, status) in zip(links, cycle(REFUSED), strict=False):
+        assert link.response().status == status
+        link.close()
+    assert sum(dealt_with) == 200
+    assert max(dealt_with) <= HANDSHAKES_PER_TURN
+    until(server, lambda: not carriers(server))
+
+
+def test_one_that_leaves_while_it_waits_is_gone_and_the_others_are_served(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, limits=Limits(max_pending_per_ip=1000, connections_per_user=1000))
+    head = request("/ws", f"Authorization: Bearer {make_token('nobody')}")
+    links = pending(server, 10 * HANDSHAKES_PER_TURN)
+
+    def ask() -> None:
+        for link in links:
+            link.send(head)
+        for link in links[1::2]:
+            link.reset()
+
+    server.call(ask)
+    for link in links[::2]:
+        link.upgraded()
+        assert link.event("session.welcome")["data"]["user"] == "nobody"
+    until(server, lambda: len(server.node.connections) == len(links) / 2)
+    for link in links[::2]:
+        link.close()
+    until(server, lambda: not server.node.connections)
+    assert transport_of(server).door._inside == set()
+
+
+def test_what_comes_while_it_waits_is_kept(shell: Shell, serve: Serve) -> None:
+    """A frame that is sent ahead of the answer: behind the head in one piece, or while the socket waits."""
+    server = serve(shell, limits=Limits(max_pending_per_ip=1000, connections_per_user=1000))
+    head = request("/ws", f"Authorization: Bearer {make_token('nobody')}")
+    early = frame(Opcode.PING, b"early")
+    links = pending(server, 4 * HANDSHAKES_PER_TURN)
+
+    def ask() -> None:
+        for link in links[::2]:
+            link.send(head + early)
+        for link in links[1::2]:
+            link.send(head)
+
+    server.call(ask)
+    for link in links[1::2]:
+        link.send(early)
+    for link in links:
+        link.upgraded()
+        assert link.event("session.welcome")["data"]["user"] == "nobody"
+        assert link.frame() == (Opcode.PONG, b"early")
+        link.close()
 
 
 def pending(server: LiveServer, count: int) -> list[RawLink]:

@@ -54,12 +54,14 @@ class RequestParser:
 
     __slots__ = (
         "_buffer",
+        "_fault",
         "_lines",
         "_max_head",
         "_max_headers",
         "_max_request_line",
         "_peer",
         "_secure",
+        "_size",
         "connection",
         "trailing",
     )
@@ -80,6 +82,8 @@ class RequestParser:
         self._secure = secure
         self._buffer = bytearray()
         self._lines = 0
+        self._size = 0  # of the head, once it is complete
+        self._fault: tuple[str, int] | None = None
         self.trailing = b""
 
     def receive(self, data: bytes) -> RequestHead | None:
@@ -91,34 +95,58 @@ class RequestParser:
         Raises:
             HandshakeRefused: with the response to send, 400 or 431; nothing may be fed after it.
         """
+        return self.parse() if self.collect(data) else None
+
+    def collect(self, data: bytes) -> bool:
+        """Bytes came from the network; they are kept, at next to no cost.
+
+        Returns:
+            Whether `parse` can say what they are: the head is complete, or can no longer become a correct one.
+        """
         buffer = self._buffer
         seen = len(buffer)
         buffer += data
-        # No method begins with a control character: a TLS hello is refused at once, not by the deadline.
-        if buffer and buffer[0] <= ord(" "):
-            _refuse("not an HTTP request")
+        if self._size or self._fault is not None:
+            return True
         # The blank line may lie across the seam of two pieces.
         blank = _BLANK_LINE.search(buffer, max(0, seen - 2), self._max_head)
-        size = blank.end() if blank else len(buffer)
+        if blank is not None:
+            self._size = blank.end()
+        size = self._size or len(buffer)
         self._lines += buffer.count(b"\n", seen, size)
-        self._check_limits(size)
-        if blank is None:
-            return None
+        self._fault = self._fault_of(size)
+        return blank is not None or self._fault is not None
+
+    def _fault_of(self, size: int) -> tuple[str, int] | None:
+        """What is wrong with `size` bytes before they are parsed, and its status."""
+        buffer = self._buffer
+        # No method begins with a control character: a TLS hello is refused at once, not by the deadline.
+        if buffer and buffer[0] <= ord(" "):
+            return "not an HTTP request", 400
+        # Two bytes for the line's end.
+        line = self._max_request_line + 2
+        if size >= line and buffer.find(b"\n", 0, line) < 0:
+            return "the request line is too long", 400
+        if size > self._max_head:
+            return "the request head is too large", 431
+        # The request line and the blank line are not headers.
+        if self._lines > self._max_headers + 2:
+            return "too many headers", 431
+        return None
+
+    def parse(self) -> RequestHead:
+        """The head, once, after `collect` said so.
+
+        Raises:
+            HandshakeRefused: with the response to send, 400 or 431; nothing may be fed after it.
+        """
+        if self._fault is not None:
+            _refuse(*self._fault)
+        buffer, size = self._buffer, self._size
         head = bytes(buffer[:size])
         self.trailing = bytes(buffer[size:])
         self._buffer = bytearray()
         return self._parse(head)
-
-    def _check_limits(self, size: int) -> None:
-        # Two bytes for the line's end.
-        line = self._max_request_line + 2
-        if size >= line and self._buffer.find(b"\n", 0, line) < 0:
-            _refuse("the request line is too long")
-        if size > self._max_head:
-            _refuse("the request head is too large", 431)
-        # The request line and the blank line are not headers.
-        if self._lines > self._max_headers + 2:
-            _refuse("too many headers", 431)
 
     def _parse(self, data: bytes) -> RequestHead:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)

@@ -212,10 +212,12 @@ class Carrier(Outlet):
     # --- the handshake
 
     def enter(self) -> None:
-        """Its turn at the door has come: read the request."""
-        self.resume_reading()
-        if self.phase is Phase.SERVING and self._opening is not None:
-            self._opening.enter()
+        """The turn of its request at the door has come."""
+        try:
+            if self.phase is Phase.HEAD and isinstance(self._opening, Opening):
+                self._opening.enter()
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            self._transport.failed(self, error)
 
     def turn_away(self) -> None:
         """There is no place at the door: refuse without reading a byte."""

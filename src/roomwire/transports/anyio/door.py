@@ -1,7 +1,9 @@
-"""The door: admits new sockets to their handshakes, a few in a turn of the loop.
+"""The door: lets requests in, a few in a turn of the loop.
 
-A thousand clients that come back at once must not block those that are here. A socket waits, unread, for
-its turn; sockets beyond the limits are turned away before a byte of theirs is read.
+A thousand clients that come back at once must not block those that are here. Bytes are kept as they come, which
+costs next to nothing; once they are a whole head, or can become none, the socket knocks, and waits for its turn
+before anything is made of them. So it does not matter whether the thousand come in one moment, or are here for
+long and ask in one moment. Sockets beyond the limits are turned away before a byte of theirs is read.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from roomwire.transports.contract import Runtime
 __all__ = ["HANDSHAKES_PER_TURN", "Door", "Visitor"]
 
 HANDSHAKES_PER_TURN = 16
-"""About 5 ms of work, at 300 us for a handshake."""
+"""About 5 ms of work, at 300 us for a handshake from its head to the welcome."""
 
 
 class Visitor(Protocol):
@@ -26,7 +28,7 @@ class Visitor(Protocol):
     """What it is counted by (`roomwire.transports.anyio.peers.group_of`); empty where it is not."""
 
     def enter(self) -> None:
-        """Its turn has come: read its request."""
+        """Its turn has come; what goes wrong there is its own affair."""
         ...
 
 

@@ -41,7 +41,7 @@ class Opening:
         host: the peer's address without the port, empty for a Unix socket.
     """
 
-    __slots__ = ("_cancel", "_carrier", "_host", "_name", "_parser", "_transport", "_uploading")
+    __slots__ = ("_cancel", "_carrier", "_host", "_name", "_parser", "_transport", "_uploading", "_waits")
 
     def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
         self._transport = transport
@@ -51,17 +51,27 @@ class Opening:
         self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
         self._cancel: Callable[[], object] | None = None
         self._uploading: Uploading | None = None
+        self._waits = False
 
     def receive(self, data: bytes) -> None:
         """Bytes of the head came, or of the body behind it."""
         if self._uploading is not None:
             self._uploading.receive(data)
             return
+        if self._parser.collect(data) and not self._waits:
+            if self._transport.door.knock(self._carrier):
+                self.enter()
+            else:
+                self._waits = True
+                self._carrier.pause_reading()
+
+    def enter(self) -> None:
+        """Its turn at the door has come: what is to be said of the request costs something from here on."""
+        self._waits = False
         head = None
         try:
-            head = self._parser.receive(data)
-            if head is not None:
-                self._decide(self._forwarded(head), self._parser.trailing)
+            head = self._parser.parse()
+            self._decide(self._forwarded(head), self._parser.trailing)
         except HandshakeRefused as refused:
             self._carrier.refuse(head, refused.refusal)
 
@@ -103,14 +113,12 @@ class Opening:
         if upload is None:
             self._answer(head)
             return
+        self._carrier.resume_reading()  # it may have waited for its turn
         self._uploading = Uploading(self._transport, self._carrier, head, upload)
         self._uploading.receive(trailing)
 
     def lost(self) -> None:
         """The link has ended; who decides finds out."""
-
-    def enter(self) -> None:
-        """Its turn at the door has come; what it reads comes by `receive`."""
 
     def expire(self, now: float) -> None:
         """Its deadline is its carrier's."""

@@ -178,10 +178,6 @@ class Serving:
     def give_up(self) -> None:
         """Nothing is being decided here."""
 
-    def enter(self) -> None:
-        """The next request has its turn at the door."""
-        self._context.run(self._reopen)
-
     def expire(self, now: float) -> None:
         """The carrier's deadline has passed."""
         stall = self.carrier._stall
@@ -390,7 +386,7 @@ class Serving:
             self.carrier.conclude()
 
     def _next(self) -> None:
-        """Bytes of the next request may be here: it has its place, turn and time at the door, as the first one had."""
+        """Bytes of the next request may be here: it has its place and time at the door, as the first one had."""
         # Some clients end a body by a line end that is none of its (RFC 9112 section 2.2).
         self._ahead = self._ahead.lstrip(b"\r\n")
         if not self._ahead:
@@ -403,11 +399,8 @@ class Serving:
         carrier.address = transport.counted_address(Peer(name, host, group_of(host) if host else ""))
         if not transport.door.has_place(carrier):
             carrier.refuse(None, FULL)
-        elif transport.door.knock(carrier):
-            self._reopen()
         else:
-            carrier._pause()
-            carrier._set_deadline(transport.host.limits.handshake_timeout)
+            self._reopen()
 
     def _reopen(self) -> None:
         carrier, data = self.carrier, self._ahead

@@ -173,15 +173,13 @@ class AnyioTransport:
         return None
 
     def welcome(self, carrier: Carrier) -> None:
-        """A socket was accepted: let it in, have it wait, or turn it away."""
+        """A socket was accepted: read its request, or turn it away."""
         self.carriers.add(carrier)
         try:
             if self._closed.is_set():
                 carrier.abort()  # it was accepted while we ended
             elif not self.door.has_place(carrier):
                 carrier.turn_away()
-            elif not self.door.knock(carrier):
-                carrier.pause_reading()
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self.failed(carrier, error)
 
