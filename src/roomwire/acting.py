@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from roomwire.core.closing import CloseCode, is_sendable
+from roomwire.core.closing import CloseCode, check_reason, is_sendable
 from roomwire.core.errors import LocalError
 from roomwire.core.positions import check_room_name
 from roomwire.core.publication import Publication
 from roomwire.core.schema import EventSchema
-from roomwire.node.connection import Connection, check_reason
+from roomwire.node.connection import Connection
 from roomwire.node.control import Add, Disconnect, Remove
 from roomwire.node.node import running
 from roomwire.node.scope import Scope, current

@@ -64,12 +64,15 @@ def write_in_turns(server: EchoServer, pieces: Sequence[bytes], seed: int) -> No
     """Write as a node does: some blocks in one turn of the loop, then turns without any."""
     source = random.Random(seed)
     link = server.receiver().link
-    assert link is not None
+    assert isinstance(link, Carrier)
     block = link.framing.block
 
     async def write() -> None:
         for piece in pieces:
-            link.write(block([piece]), 1, counted=False)
+            if source.random() < 0.5:
+                link.write_soon(block([piece]), 1)
+            else:
+                link.write(block([piece]), 1, counted=False)
             if source.random() < 0.3:
                 await anyio.lowlevel.checkpoint()
 

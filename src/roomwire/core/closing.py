@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["REASONS", "CloseCode", "Closing", "fitting", "is_sendable", "reconnects"]
+from roomwire.core.errors import LocalError
+
+__all__ = ["REASONS", "CloseCode", "Closing", "check_reason", "fitting", "is_sendable", "reconnects"]
 
 
 class CloseCode(IntEnum):
@@ -112,3 +114,15 @@ class Closing:
     def announced(self) -> bool:
         """Whether ``session.closing`` is sent before it (WIRE section 4)."""
         return self.code not in _SILENT
+
+
+def check_reason(reason: str) -> None:
+    """Refuse what cannot be told as a reason.
+
+    Raises:
+        LocalError: it is no string, or holds a lone surrogate.
+    """
+    try:
+        reason.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise LocalError(f"{reason!r} is no reason that can be written: it has to be a text that is UTF-8") from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import anyio
 from pydantic_core import from_json
 
-from roomwire.core.closing import CloseCode, Closing, is_sendable
+from roomwire.core.closing import CloseCode, Closing, check_reason, is_sendable
 from roomwire.core.commands import Command, Heartbeat
 from roomwire.core.envelope import dump, encode
 from roomwire.core.errors import ConnectionClosed, EventTooLarge, LocalError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from roomwire.protocols.contract import Message, WireProtocol
     from roomwire.transports.contract import Link
 
-__all__ = ["MAX_INFO", "Connection", "check_reason"]
+__all__ = ["MAX_INFO", "Connection"]
 
 T = TypeVar("T")
 
@@ -399,7 +399,10 @@ class Connection:
             block = link.framing.block(messages)
             if self._node.meter is not None:
                 self._node.meter.sent_bytes += link.framing.size(block)
-            link.write(block, len(messages), counted=counted)
+            if counted and self._node.workers.scheduled:  # others write in this turn as well
+                getattr(link, "write_soon", link.write)(block, len(messages))
+            else:
+                link.write(block, len(messages), counted=counted)
 
     def _fail(self, error: Exception) -> None:
         """A fault on this connection's account: it is logged and closed, the others go on."""
@@ -434,15 +437,3 @@ class Connection:
                 membership.behind = False
                 positions[membership.room.name] = membership.room.flushed
         return positions
-
-
-def check_reason(reason: str) -> None:
-    """Refuse what cannot be told as a reason.
-
-    Raises:
-        LocalError: it is no string, or holds a lone surrogate.
-    """
-    try:
-        reason.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise LocalError(f"{reason!r} is no reason that can be written: it has to be a text that is UTF-8") from None

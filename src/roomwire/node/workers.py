@@ -35,28 +35,32 @@ _NOT_JOINED = "the connection is not in the room"
 
 
 class Workers:
-    """The workers of a node."""
+    """The workers of a node.
+
+    Attributes:
+        scheduled: how many of them have not begun.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._scheduled = 0
+        self.scheduled = 0
         self._working = 0
         self._idle: anyio.Event | None = None
 
     def start(self, connection: Connection, command: Command) -> None:
         """A command came for a connection that has no worker."""
-        self._scheduled += 1
+        self.scheduled += 1
         self._node.runtime.spawn(self._work, connection, command)
 
     async def finished(self) -> None:
         """Wait until no handler runs."""
-        while self._working or self._scheduled:
+        while self._working or self.scheduled:
             self._idle = anyio.Event()
             await self._idle.wait()
         self._idle = None
 
     async def _work(self, connection: Connection, first: Command) -> None:
-        self._scheduled -= 1
+        self.scheduled -= 1
         self._working += 1
         try:
             command = connection._next_command() if connection._is_over else first
@@ -79,11 +83,11 @@ class Workers:
                 except Exception as error:  # noqa: BLE001  the boundary of a connection
                     connection._fail(error)
                 command = connection._next_command()
-            if self._scheduled == 0:
+            if self.scheduled == 0:
                 self._node.hub.flush_now()
         finally:
             self._working -= 1
-            if self._idle is not None and not (self._working or self._scheduled):
+            if self._idle is not None and not (self._working or self.scheduled):
                 self._idle.set()
 
     def _conclude(self, connection: Connection, reply: Notice | None) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "Fallback",
     "Framing",
     "FreshLink",
+    "GatheringLink",
     "Host",
     "HttpResponse",
     "Link",
@@ -172,6 +173,17 @@ class Link(Protocol):
 
     def resume_reading(self) -> None:
         """Read on."""
+        ...
+
+
+class GatheringLink(Link, Protocol):
+    """A link whose transport can write to several at the end of a turn of the loop. To have this is optional."""
+
+    def write_soon(self, block: Any, messages: int) -> None:
+        """As `Link.write`, before the next turn of the loop ends.
+
+        Whatever is written to this link after it goes out after it.
+        """
         ...
 
 

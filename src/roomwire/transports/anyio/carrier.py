@@ -2,7 +2,7 @@
 Its phases, and what leads from one to the next, are in `roomwire.transports.anyio.phases`.
 
 A shell gives it bytes and the end of the link (`receive`, `lost`, `_now_blocked`, `_now_writable`), and offers
-what stands under "what a shell offers" here and in `roomwire.transports.anyio.outlet`. These calls,
+what stands under "what a shell offers" in `roomwire.transports.anyio.inlet` and `outlet`. These calls,
 and those of the timer wheel, are the boundary of a connection: a fault in one closes this connection alone.
 """
 
@@ -20,10 +20,11 @@ from roomwire.core.frames import PING, Closed, Received, Role
 from roomwire.core.http import refusal_response
 from roomwire.core.request import RequestHead
 from roomwire.core.websocket import WebSocket
-from roomwire.transports.anyio.flow import ReadFloor
 from roomwire.transports.anyio.framing import PLAIN, UnframedFraming, framing_for
+from roomwire.transports.anyio.gathering import SMALL
+from roomwire.transports.anyio.inlet import SLICE, Inlet
 from roomwire.transports.anyio.opening import Opening
-from roomwire.transports.anyio.outlet import ENDED, Outlet
+from roomwire.transports.anyio.outlet import ENDED
 from roomwire.transports.anyio.peers import Peer
 from roomwire.transports.anyio.phases import Phase
 from roomwire.transports.anyio.refusals import FAILED, FULL, TOO_LATE, TOO_LONG
@@ -36,18 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["LINGER", "Carrier", "Phase"]
 
 _NO_STATUS = 1005
-_SLICE = 4096
-"""Bytes read between two looks at the rates. They hold 682 empty frames, which cost about 10 ms in the slow lane."""
 LINGER = 1.0
 """Seconds in which a peer may read our last words before the link is cut."""
 
-# For what is asked at every read and write; see `roomwire.core.frames`.
+# For what is asked at every write; see `roomwire.core.frames`.
 _OPEN = Phase.OPEN
-_CLOSING = Phase.CLOSING
 _REQUESTS = (Phase.HEAD, Phase.SERVING)
 
 
-class Carrier(Outlet):
+class Carrier(Inlet):
     """One socket. Subclasses are the shells.
 
     Args:
@@ -59,18 +57,13 @@ class Carrier(Outlet):
     __slots__ = (
         "_cause",
         "_deadline",
-        "_floor",
-        "_frames_at_close",
         "_lost",
         "_opening",
         "_peer_is_done",
-        "_receiver",
         "_transport",
-        "_ws",
         "address",
         "framing",
         "peer",
-        "phase",
         "sent",
         "wheel_slot",
     )
@@ -80,29 +73,14 @@ class Carrier(Outlet):
         self._transport = transport
         self.peer = peer.name
         self.address = transport.counted_address(peer)
-        self.phase = Phase.HEAD
         self.sent = 0
         self.framing: Framing = PLAIN
         self.wheel_slot = 0
         self._opening: Opening | Serving | None = Opening(transport, self, peer.host)
-        self._ws: WebSocket | None = None
-        self._receiver: Receiver | None = None
         self._lost = False
         self._cause: BaseException | None = None
         self._peer_is_done = False
-        self._frames_at_close = 0
-        self._floor: ReadFloor | None = None
         self._set_deadline(self._host.limits.handshake_timeout)
-
-    # --- what a shell offers
-
-    def _pause(self) -> None:
-        """Read no more for now; nothing where that is so."""
-        raise NotImplementedError
-
-    def _unpause(self) -> None:
-        """Read on; nothing where that is so."""
-        raise NotImplementedError
 
     # --- bytes come in
 
@@ -114,41 +92,13 @@ class Carrier(Outlet):
                     self._opening.receive(data)
                 elif self.phase is _OPEN and self._receiver is not None:
                     self._receiver.received((), 0, len(data))
-            elif len(data) <= _SLICE:
+            elif len(data) <= SLICE:
                 self._receive_frames(data)
             else:
-                for start in range(0, len(data), _SLICE):
-                    self._receive_frames(data[start : start + _SLICE])
+                for start in range(0, len(data), SLICE):
+                    self._receive_frames(data[start : start + SLICE])
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self._transport.failed(self, error)
-
-    def _receive_frames(self, data: bytes) -> None:
-        ws, receiver, phase = self._ws, self._receiver, self.phase
-        if not (phase is _OPEN or phase is _CLOSING) or ws is None or receiver is None:
-            return
-        messages = ws.receive_messages(data)
-        if messages is not None:
-            receiver.received(messages, len(messages), len(data))
-            return
-        before = ws.frames_received
-        received = ws.receive(data)
-        closed = received[-1] if received and type(received[-1]) is Closed else None
-        if closed is None and (pongs := ws.data_to_send()):
-            self._put(pongs, counted=True)
-        answered = phase is _CLOSING
-        if answered and ws.frames_received - self._frames_at_close > self._host.limits.frame_burst:
-            # No rate applies to what comes behind our close: it is dropped, and that costs as well.
-            self.abort()
-            return
-        messages = [item for item in received if type(item) is str or type(item) is bytes]
-        try:
-            receiver.received(messages, ws.frames_received - before, len(data))
-        finally:
-            # Behind what the messages before it brought about at once: nothing follows a close frame.
-            if type(closed) is Closed:
-                self._answer_close(closed, ws.data_to_send(), peer_is_done=closed.by_peer or answered)
-        if ws.mid_message or self._floor is not None:
-            self._watch_floor(ws.mid_message, len(data))
 
     def _answer_close(self, closed: Closed, answer: bytes, *, peer_is_done: bool) -> None:
         """The WebSocket has ended; `answer` has our close frame, where it is not out already."""
@@ -159,28 +109,6 @@ class Carrier(Outlet):
             self._put(answer)
         self._report([closed])
         self._finish()
-
-    def _watch_floor(self, mid_message: bool, size: int) -> None:
-        """A message that trickles in for ever is cut off by its rate."""
-        if not mid_message:
-            self._floor = None
-        elif self._floor is None:
-            self._floor = ReadFloor(self._host.limits, self._host.runtime.now(), size)
-            self._arm()
-        else:
-            self._floor.add(size)
-
-    def pause_reading(self) -> None:
-        """See `roomwire.transports.contract.Link`."""
-        self._floor = None  # what is not read cannot come too slowly
-        self._pause()
-        self._arm()
-
-    def resume_reading(self) -> None:
-        """See `roomwire.transports.contract.Link`."""
-        if self._ws is not None:
-            self._watch_floor(self._ws.mid_message, 0)
-        self._unpause()
 
     def lost(self, cause: BaseException | None) -> None:
         """The link has ended."""
@@ -302,6 +230,15 @@ class Carrier(Outlet):
             self._counted = counted
             self._hand_over(block[sent:])
 
+    def write_soon(self, block: bytes, messages: int) -> None:
+        """See `roomwire.transports.contract.GatheringLink`."""
+        if self.phase is _OPEN and self._fd >= 0 and self._cork is None and not self._blocked and len(block) <= SMALL:
+            self.sent += messages
+            self._cork = block
+            self._transport.gatherer.add(self)
+        else:
+            self.write(block, messages)
+
     def spread(self, links: Sequence[Carrier], block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.SpreadingLink`."""
         self._transport.spreader.write(links, block, messages, counted=counted)
@@ -358,6 +295,7 @@ class Carrier(Outlet):
         """All is said: from here on the peer's part is to read it and to close, within a time."""
         if self.phase is not Phase.ENDING:
             return
+        self.release()
         self.resume_reading()
         if self._blocked:
             self._set_deadline(self._host.limits.close_timeout)

@@ -43,7 +43,8 @@ class Outlet:
         self._fd = fd
         self._blocked = False
         self._counted = False  # whether what the shell holds, one block at a time, shows that the peer is slow
-        self._cork: list[bytes] | None = None
+        # A list: what is put is collected. Bytes: one block waits for the end of the turn.
+        self._cork: list[bytes] | bytes | None = None
         self._outbox: Outbox[bytes] | None = None
         self._stall: WriteStall | None = None
         self._on_empty: Callable[[], object] | None = None
@@ -92,11 +93,13 @@ class Outlet:
 
     def _put(self, block: bytes, messages: int = 0, *, counted: bool = False) -> None:
         """Write a block, or queue it; `counted` where it shows that the peer is slow."""
+        if self._cork is not None:
+            if isinstance(self._cork, list):
+                self._cork.append(block)
+                return
+            self.release()  # it was first
         if self._blocked:
             self._queue(block, messages, counted=counted)
-            return
-        if self._cork is not None:
-            self._cork.append(block)
             return
         fd = self._fd
         if fd < 0:
@@ -172,8 +175,14 @@ class Outlet:
     def _uncork(self) -> None:
         """Write what was put since `_cork` became a list, in one piece."""
         blocks, self._cork = self._cork, None
-        if blocks:
+        if isinstance(blocks, list) and blocks:
             self._put(b"".join(blocks))
+
+    def release(self) -> None:
+        """Write the block that waits for the end of the turn, if one does."""
+        if isinstance(self._cork, bytes):
+            block, self._cork = self._cork, None
+            self._put(block, counted=True)
 
     def _now_blocked(self) -> None:
         """The shell holds bytes."""

@@ -15,6 +15,7 @@ from roomwire.transports.anyio.callback import serve_callbacks
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import Door
 from roomwire.transports.anyio.forwarded import Proxies
+from roomwire.transports.anyio.gathering import Gatherer
 from roomwire.transports.anyio.handover import Handover, serve_handed
 from roomwire.transports.anyio.listeners import Listeners
 from roomwire.transports.anyio.peers import Peer
@@ -44,6 +45,7 @@ class AnyioTransport:
         proxies: who is believed about a client's address.
         carriers: the sockets that are open.
         kept: those of them that wait for a further request, the oldest first.
+        gatherer: what puts aside those that are written to at the end of the turn.
         spreader: what writes one block to many of them.
         host: the node, while serving.
         door: where new sockets wait, while serving.
@@ -62,6 +64,7 @@ class AnyioTransport:
         self.kept: dict[Serving, None] = {}
         self.host: Host
         self.door: Door
+        self.gatherer = Gatherer(self)
         self.spreader = Spreader(uses_ring=self.options.io_uring and not self.secure)
         self._listeners: Listeners | None = None
         self._handover: Handover | None = None
