@@ -25,10 +25,12 @@ from roomwire.core.handshake import (
     check_upgrade,
     choose_subprotocol,
 )
+from roomwire.core.heads import read_upgrade
 from roomwire.core.http import RequestParser, refusal_response
 from roomwire.core.positions import format_cursor, parse_cursor
 from roomwire.core.request import RequestHead
 from roomwire.protocols.native import NativeProtocol
+from tests.core.test_heads import read_by_h11
 from tests.fuzz.harness import digest
 from tests.fuzz.mutation import INTERESTING, mutator, pieces
 
@@ -94,6 +96,8 @@ def open_handshake() -> Iterator[Reader]:
 
     def read(data: bytes) -> bool:
         parser = RequestParser(max_head=2000, max_headers=20, max_request_line=500)
+        lane = read_upgrade(data)
+        assert lane is None or lane == read_by_h11(data)
         try:
             head = _head(parser, data)
             if head is None:

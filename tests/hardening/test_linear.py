@@ -21,6 +21,7 @@ from roomwire.core.deflate import Deflate, compress, negotiate_deflate
 from roomwire.core.errors import RoomwireError
 from roomwire.core.frames import Opcode, Role, build_frame
 from roomwire.core.handshake import check_upgrade, choose_subprotocol
+from roomwire.core.heads import read_upgrade
 from roomwire.core.http import RequestParser
 from roomwire.core.positions import is_room_name, parse_cursor
 from roomwire.core.publication import read_body
@@ -105,6 +106,16 @@ CASES: dict[str, tuple[Read, Callable[[int], Any], int, int]] = {
     "blank lines that are none": (parse_head, lambda n: b"GET / HTTP/1.1\r\n" + b"\n\r " * n, 500, 1 << 20),
     "a long Host": (parse_head, lambda n: b"GET / HTTP/1.1\r\nHost: " + b"a." * n + b"\r\n\r\n", 1000, 1 << 21),
     "a Host of colons": (parse_head, lambda n: b"GET / HTTP/1.1\r\nHost: [" + b":" * n + b"\r\n\r\n", 1000, 1 << 21),
+    "an upgrade with a long value": (read_upgrade, lambda n: request("/ws", "X: " + "a " * n), 1000, 1 << 21),
+    "an upgrade with blanks at an end": (read_upgrade, lambda n: request("/ws", "X: a" + " " * n), 1000, 1 << 21),
+    "an upgrade with a long name": (read_upgrade, lambda n: request("/ws", "X" * n), 1000, 1 << 21),
+    "an upgrade of many lines": (read_upgrade, lambda n: request("/ws", *["X: y"] * n), 100, 20_000),
+    "an upgrade with a long target": (
+        read_upgrade,
+        lambda n: request("/" + "a" * n, version="HTTP/1.0"),
+        1000,
+        1 << 21,
+    ),
     "Upgrade": (check_upgrade, lambda n: head((b"upgrade", b"," * n)), 1000, 1 << 20),
     "Connection": (
         check_upgrade,

@@ -15,6 +15,7 @@ from typing import NoReturn
 import h11
 
 from roomwire.core.errors import HandshakeRefused, LocalError, Refusal
+from roomwire.core.heads import Fields, read_upgrade
 from roomwire.core.request import RequestHead
 
 __all__ = ["RequestParser", "http_response", "refusal_response", "stream_response"]
@@ -27,9 +28,6 @@ _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://(?P<host>[^/?@#:][^/?@#]*)(?P<
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
-Fields = tuple[tuple[bytes, bytes], ...]
-
-
 def _refuse(detail: str, status: int = 400) -> NoReturn:
     raise HandshakeRefused(Refusal(status, "bad_request", detail))
 
@@ -37,8 +35,8 @@ def _refuse(detail: str, status: int = 400) -> NoReturn:
 class RequestParser:
     """Reads one request head.
 
-    The bytes are only kept, and counted, until the head is complete; then h11 parses it at once. So the
-    cost of a head is bounded before it arises, however the bytes are cut.
+    The bytes are only kept, and counted, until the head is complete; then it is parsed at once, by h11 or by
+    `roomwire.core.heads`. So the cost of a head is bounded before it arises, however the bytes are cut.
 
     Args:
         max_head: bytes of the request line and all headers (431).
@@ -49,7 +47,8 @@ class RequestParser:
 
     Attributes:
         trailing: bytes that came behind the head.
-        connection: what has read the head, for `roomwire.core.exchange.Exchange`; only then.
+        connection: what has read the head, for `roomwire.core.exchange.Exchange`; only then, and not of an upgrade to
+            a WebSocket.
     """
 
     __slots__ = (
@@ -149,6 +148,16 @@ class RequestParser:
         return self._parse(head)
 
     def _parse(self, data: bytes) -> RequestHead:
+        upgrade = read_upgrade(data)
+        if upgrade is None:
+            return self._parse_any(data)
+        target, headers = upgrade
+        path, _, query = target.partition("?")
+        head = RequestHead("GET", path, query, headers, self._peer, self._secure)
+        _check_head(head)
+        return head
+
+    def _parse_any(self, data: bytes) -> RequestHead:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         parser.receive_data(data)
         try:
