@@ -19,7 +19,9 @@ from tests.server.conftest import Serve
 from tests.server.echoing import EchoServer, echo_server
 from tests.server.live import UNHURRIED, Client, LiveServer, Shell
 from tests.server.raw import RawLink, connect, frame, request
+from tests.server.test_streams_raw import asking, head_of
 from tests.server.test_writes import listening, narrow_link
+from tests.server.watching import only_carrier, until
 
 __all__ = ["listening"]
 
@@ -120,6 +122,22 @@ def test_the_end_of_tcp_comes_behind_it(pair: Pair) -> None:
     pair.server.call(write_and_finish)
     assert pair.link.frame() == (Opcode.BINARY, b"one")
     assert pair.link.frame() is None
+
+
+def test_a_stream_that_has_no_end_of_its_own_ends_behind_it(shell: Shell, serve: Serve) -> None:
+    """One of HTTP/1.0, which is closed with a code that is not announced on it."""
+    server = serve(shell)
+    with connect(server.port, asking(version="HTTP/1.0")) as link:
+        head_of(link)
+        until(server, lambda: server.node.hub.rooms["chat:general"].live)
+        carrier = only_carrier(server)
+
+        def write_and_close() -> None:
+            carrier.write_soon(b"data: one\n\n", 1)
+            carrier.close(Closing(CloseCode.TOO_BIG))
+
+        server.call(write_and_close)
+        assert link.read_to_end().endswith(b"data: one\n\n")
 
 
 @pytest.mark.parametrize("how", ["abort", "reset"])

@@ -184,7 +184,9 @@ class Carrier(Inlet):
         try:
             admission.receiver.opened(self)
         finally:
-            self._uncork()
+            words = self._uncork()
+            if not (self._transport.door.pending and self._put_aside(words)):
+                self._put(words)
         if self.phase is Phase.ENDING:
             self._finish()
         self._arm()
@@ -232,12 +234,18 @@ class Carrier(Inlet):
 
     def write_soon(self, block: bytes, messages: int) -> None:
         """See `roomwire.transports.contract.GatheringLink`."""
-        if self.phase is _OPEN and self._fd >= 0 and self._cork is None and not self._blocked and len(block) <= SMALL:
+        if self.phase is _OPEN and self._put_aside(block):
             self.sent += messages
-            self._cork = block
-            self._transport.gatherer.add(self)
         else:
             self.write(block, messages)
+
+    def _put_aside(self, block: bytes) -> bool:
+        """Whether a block is small, and waits for the end of the turn now."""
+        if self._fd < 0 or self._cork is not None or self._blocked or len(block) > SMALL:
+            return False
+        self._cork = block
+        self._transport.gatherer.add(self)
+        return True
 
     def spread(self, links: Sequence[Carrier], block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.SpreadingLink`."""
@@ -288,7 +296,7 @@ class Carrier(Inlet):
         assert isinstance(self.framing, UnframedFraming)
         if self.framing.end:
             self._put(self.framing.end)
-        if self._cork is None:
+        if not isinstance(self._cork, list):  # else `_begin` finishes, behind what is collected
             self._finish()
 
     def _finish(self) -> None:
