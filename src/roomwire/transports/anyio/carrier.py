@@ -184,9 +184,7 @@ class Carrier(Inlet):
         try:
             admission.receiver.opened(self)
         finally:
-            words = self._uncork()
-            if not (self._transport.door.pending and self._put_aside(words)):
-                self._put(words)
+            self._uncork()
         if self.phase is Phase.ENDING:
             self._finish()
         self._arm()
@@ -234,18 +232,12 @@ class Carrier(Inlet):
 
     def write_soon(self, block: bytes, messages: int) -> None:
         """See `roomwire.transports.contract.GatheringLink`."""
-        if self.phase is _OPEN and self._put_aside(block):
+        if self.phase is _OPEN and self._fd >= 0 and self._cork is None and not self._blocked and len(block) <= SMALL:
             self.sent += messages
+            self._cork = block
+            self._transport.gatherer.add(self)
         else:
             self.write(block, messages)
-
-    def _put_aside(self, block: bytes) -> bool:
-        """Whether a block is small, and waits for the end of the turn now."""
-        if self._fd < 0 or self._cork is not None or self._blocked or len(block) > SMALL:
-            return False
-        self._cork = block
-        self._transport.gatherer.add(self)
-        return True
 
     def spread(self, links: Sequence[Carrier], block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.SpreadingLink`."""
