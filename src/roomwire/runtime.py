@@ -4,6 +4,9 @@ On asyncio (and uvloop) callbacks and tasks are the loop's own: `TaskGroup.start
 times `create_task`. Tasks are held in one place and end with the runtime, which cancels and awaits them.
 Elsewhere a pump task runs the callbacks and a task group the tasks.
 
+A task has the context variables of who spawns it. A callback has those of the moment of `settle`, since what
+it does concerns others than who asked for it.
+
 A fault in a callback, or in a task that has no boundary of its own, is the node's own fault: it is
 reported, never swallowed.
 """
@@ -15,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from itertools import count
 from typing import Any
 
@@ -40,14 +44,19 @@ class AsyncioRuntime:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._numbers = count()
+        self._context = copy_context()
+
+    def settle(self) -> None:
+        """Callbacks have the context variables of this moment from now on."""
+        self._context = copy_context()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `roomwire.transports.contract.Runtime`."""
-        self._loop.call_soon(self._guarded, callback)
+        self._loop.call_soon(self._guarded, callback, context=self._context)
 
     def call_from_thread(self, callback: Callable[[], None]) -> None:
         """`call_soon`, from another thread. Raises a RuntimeError where the loop has ended."""
-        self._loop.call_soon_threadsafe(self._guarded, callback)
+        self._loop.call_soon_threadsafe(self._guarded, callback, context=self._context)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
@@ -96,7 +105,12 @@ class PortableRuntime:
         self._idle: anyio.Event | None = None
         self._callbacks: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
+        self._context = copy_context()
         self._token: Any = anyio.lowlevel.current_token().native_token
+
+    def settle(self) -> None:
+        """Callbacks have the context variables of this moment from now on."""
+        self._context = copy_context()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `roomwire.transports.contract.Runtime`."""
@@ -116,7 +130,7 @@ class PortableRuntime:
             for _ in range(len(self._callbacks)):
                 callback = self._callbacks.popleft()
                 try:
-                    callback()
+                    self._context.run(callback)
                 except Exception as error:  # noqa: BLE001  the boundary of the node's callbacks
                     self._fault(error, getattr(callback, "__qualname__", repr(callback)))
             await anyio.lowlevel.checkpoint()

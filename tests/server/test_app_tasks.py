@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from roomwire import App, Connection
@@ -19,6 +21,8 @@ from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
 from tests.server.live import Shell, make_node, serving
 
 pytestmark = pytest.mark.anyio
+
+tenant: ContextVar[str] = ContextVar("tenant")
 
 
 class Faults(list[tuple[str, str]]):
@@ -56,6 +60,18 @@ async def test_callbacks_run_in_their_order_and_never_at_once(faults: Faults) ->
         assert order == []
         await turns()
     assert order == [0, 1, 2, 3, 4]
+
+
+async def test_a_callback_has_the_context_variables_of_the_moment_when_all_was_open(faults: Faults) -> None:
+    seen: list[str] = []
+    async with open_runtime(faults) as runtime:
+        tenant.set("of the lifespan")
+        runtime.settle()
+        tenant.set("of a handler")
+        runtime.call_soon(lambda: seen.append(tenant.get()))
+        await anyio.to_thread.run_sync(runtime.call_from_thread, lambda: seen.append(tenant.get()))
+        await turns()
+    assert seen == ["of the lifespan"] * 2
 
 
 async def test_a_callback_may_ask_for_another_turn(faults: Faults) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
@@ -59,6 +60,7 @@ class Connection:
         "_by",
         "_closing",
         "_codec",
+        "_context",
         "_inbox",
         "_info",
         "_kind",
@@ -104,6 +106,7 @@ class Connection:
         self._link: Link | None = None
         self._memberships: dict[str, Membership] = {}
         self._inbox: deque[Command] | None = None
+        self._context: Context | None = None
         self._working = False
         self._paused = False
         self._received = 0
@@ -302,6 +305,7 @@ class Connection:
             return
         if self._inbox is None:
             self._inbox = deque()
+            self._context = copy_context()  # what a handler sets is not for the next message
         self._inbox.append(command)
         if len(self._inbox) >= self._node.limits.inbox_messages and not self._paused:
             self._paused = True
@@ -314,20 +318,20 @@ class Connection:
         """Whether nothing more is handled: it ended, and not by what the peer did after its messages."""
         return self._closing is not None and self._rooms_at_end is None
 
-    def _next_command(self) -> Command | None:
-        """The worker's next command; reading goes on when the queue is short again."""
-        inbox = self._inbox
-        if not inbox or self._is_over:
+    def _work_on(self) -> None:
+        """A worker is done: the next command has one; reading goes on when the queue is short again."""
+        inbox, context = self._inbox, self._context
+        if not inbox or context is None or self._is_over:
             self._working = False
-            self._inbox = None
-            return None
+            self._inbox = self._context = None
+            return
         command = inbox.popleft()
         if self._paused and len(inbox) * 2 <= self._node.limits.inbox_messages:
             self._paused = False
             self._session.resume(self._node.runtime.now())
             if self._link is not None:
                 self._link.resume_reading()
-        return command
+        context.run(self._node.workers.start, self, command)
 
     def overflowed(self) -> None:
         """See `roomwire.transports.contract.Receiver`."""

@@ -211,6 +211,7 @@ class Node:
                 await stack.enter_async_context(beside())
             if self.app.lifespan is not None:
                 await stack.enter_async_context(self._bounded(self.app.lifespan))
+            self.runtime.settle()
             # No handler outlives what the lifespan closes; each can still give back what it holds in the store.
             stack.push_async_callback(_shielded, self.runtime.drain)
             yield

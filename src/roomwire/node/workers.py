@@ -1,8 +1,8 @@
 """Workers: carry out one connection's commands, in order, while it has any.
 
-A worker is a task of the node that exists only while its connection has commands; connections do
-not wait for each other. Every command ends in one boundary: the application's faults become
-an ``error`` event, the node's own close the connection with 1011.
+A worker is a task of the node for one command, and the connection's next one begins where it ends: connections do
+not wait for each other, and no command sees the context variables that another one set. Every command ends in one
+boundary: the application's faults become an ``error`` event, the node's own close the connection with 1011.
 
 The last worker of a turn flushes the rooms at once, before the loop polls again: a lone event leaves
 within the wake-up that brought it, and what many connections publish in one turn leaves together.
@@ -48,7 +48,7 @@ class Workers:
         self._idle: anyio.Event | None = None
 
     def start(self, connection: Connection, command: Command) -> None:
-        """A command came for a connection that has no worker."""
+        """A connection that has no worker gets one, for a command."""
         self.scheduled += 1
         self._node.runtime.spawn(self._work, connection, command)
 
@@ -59,12 +59,11 @@ class Workers:
             await self._idle.wait()
         self._idle = None
 
-    async def _work(self, connection: Connection, first: Command) -> None:
+    async def _work(self, connection: Connection, command: Command) -> None:
         self.scheduled -= 1
         self._working += 1
         try:
-            command = connection._next_command() if connection._is_over else first
-            while command is not None:
+            if not connection._is_over:
                 reply: Notice | None
                 try:
                     try:
@@ -82,7 +81,7 @@ class Workers:
                     self._conclude(connection, reply)
                 except Exception as error:  # noqa: BLE001  the boundary of a connection
                     connection._fail(error)
-                command = connection._next_command()
+            connection._work_on()
             if self.scheduled == 0:
                 self._node.hub.flush_now()
         finally:

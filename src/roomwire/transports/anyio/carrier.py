@@ -241,6 +241,7 @@ class Carrier(Inlet):
 
     def spread(self, links: Sequence[Carrier], block: bytes, messages: int, *, counted: bool = True) -> None:
         """See `roomwire.transports.contract.SpreadingLink`."""
+        self._transport.gatherer.release()  # a reply does not wait for a fan-out, and nobody is left out of the ring
         self._transport.spreader.write(links, block, messages, counted=counted)
 
     def ping(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 
 import anyio
 import anyio.abc
@@ -48,6 +49,7 @@ class AnyioTransport:
         gatherer: what puts aside those that are written to at the end of the turn.
         spreader: what writes one block to many of them.
         host: the node, while serving.
+        context: the context variables with which it serves, and no handler's.
         door: where new sockets wait, while serving.
 
     Raises:
@@ -63,6 +65,7 @@ class AnyioTransport:
         self.carriers: set[Carrier] = set()
         self.kept: dict[Serving, None] = {}
         self.host: Host
+        self.context: Context
         self.door: Door
         self.gatherer = Gatherer(self)
         self.spreader = Spreader(uses_ring=self.options.io_uring and not self.secure)
@@ -88,6 +91,7 @@ class AnyioTransport:
             ConfigError: an address cannot be bound.
         """
         self.host = host
+        self.context = copy_context()
         self.door = Door(host.limits, host.runtime)
         if self._closed.is_set():
             return  # a signal came before us
