@@ -207,8 +207,7 @@ class Serving:
         """Read on or not, by what there is; a body that is being read has a rate to keep."""
         exchange, carrier = self.exchange, self.carrier
         if exchange.wants_more or (exchange.complete and not exchange.trailing):
-            # asyncio reads on in the context of who has it do so, and this may be the application's.
-            self._context.run(carrier._unpause)
+            carrier._unpause()
         else:
             carrier._pause()
         if not exchange.wants_more or exchange.awaits_continue:
