@@ -310,6 +310,32 @@ def test_silent_sockets_make_place_at_the_deadline(shell: Shell, serve: Serve) -
         link.upgraded()
 
 
+def test_who_has_asked_in_time_and_had_no_turn_is_told_to_come_again(
+    shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = VirtualClock()
+    server = serve(shell, clock=clock)
+    monkeypatch.setattr(Door, "knock", lambda *_: False)
+    with connect(server.port, request("/ws")) as link, connect(server.port, b"GET / HTTP/1.1\r\n") as slow:
+        until(server, lambda: [carrier._opening.waits for carrier in carriers(server)].count(True) == 1)  # type: ignore[union-attr]
+        server.advance(10.5)
+        response = link.response()
+        assert (response.status, response.header("retry-after")) == (503, "5")
+        assert slow.response().status == 408
+
+
+def test_of_what_is_no_request_nothing_is_kept_while_it_waits(
+    shell: Shell, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(shell)
+    monkeypatch.setattr(Door, "knock", lambda *_: False)
+    with connect(server.port, b"\x16" * 100_000) as link:
+        until(server, lambda: [carrier._opening.waits for carrier in carriers(server)] == [True])  # type: ignore[union-attr]
+        (carrier,) = carriers(server)
+        assert not carrier._opening._parser._buffer  # type: ignore[union-attr]
+        link.reset()
+
+
 def test_who_never_reads_its_503_is_cut(shell: Shell, serve: Serve) -> None:
     clock = VirtualClock()
     server = serve(shell, clock=clock, limits=Limits(max_pending_per_ip=1, handshake_timeout=300.0))

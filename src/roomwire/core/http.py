@@ -102,10 +102,12 @@ class RequestParser:
         Returns:
             Whether `parse` can say what they are: the head is complete, or can no longer become a correct one.
         """
+        if self._fault is not None:
+            return True
         buffer = self._buffer
         seen = len(buffer)
         buffer += data
-        if self._size or self._fault is not None:
+        if self._size:
             return True
         # The blank line may lie across the seam of two pieces.
         blank = _BLANK_LINE.search(buffer, max(0, seen - 2), self._max_head)
@@ -114,6 +116,8 @@ class RequestParser:
         size = self._size or len(buffer)
         self._lines += buffer.count(b"\n", seen, size)
         self._fault = self._fault_of(size)
+        if self._fault is not None:
+            self._buffer = bytearray()  # it may wait for its turn to be refused
         return blank is not None or self._fault is not None
 
     def _fault_of(self, size: int) -> tuple[str, int] | None:

@@ -374,7 +374,8 @@ class Carrier(Inlet):
         if self.phase is Phase.SERVING and self._opening is not None:
             self._opening.expire(self._host.runtime.now())
         elif self.phase is Phase.HEAD:
-            self.refuse(None, TOO_LATE)
+            was_in_time = isinstance(self._opening, Opening) and self._opening.waits
+            self.refuse(None, FULL if was_in_time else TOO_LATE)
         elif self.phase is Phase.DECIDING and self._opening is not None:
             self._opening.give_up()
             self.refuse(None, TOO_LONG)

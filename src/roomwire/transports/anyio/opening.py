@@ -39,9 +39,12 @@ class Opening:
         transport: the carrier's transport.
         carrier: the socket's carrier.
         host: the peer's address without the port, empty for a Unix socket.
+
+    Attributes:
+        waits: whether what came is enough to be answered, and waits for its turn at the door.
     """
 
-    __slots__ = ("_cancel", "_carrier", "_host", "_name", "_parser", "_transport", "_uploading", "_waits")
+    __slots__ = ("_cancel", "_carrier", "_host", "_name", "_parser", "_transport", "_uploading", "waits")
 
     def __init__(self, transport: AnyioTransport, carrier: Carrier, host: str) -> None:
         self._transport = transport
@@ -51,23 +54,23 @@ class Opening:
         self._parser = RequestParser(peer=carrier.peer, secure=transport.secure)
         self._cancel: Callable[[], object] | None = None
         self._uploading: Uploading | None = None
-        self._waits = False
+        self.waits = False
 
     def receive(self, data: bytes) -> None:
         """Bytes of the head came, or of the body behind it."""
         if self._uploading is not None:
             self._uploading.receive(data)
             return
-        if self._parser.collect(data) and not self._waits:
+        if self._parser.collect(data) and not self.waits:
             if self._transport.door.knock(self._carrier):
                 self.enter()
             else:
-                self._waits = True
+                self.waits = True
                 self._carrier.pause_reading()
 
     def enter(self) -> None:
         """Its turn at the door has come: what is to be said of the request costs something from here on."""
-        self._waits = False
+        self.waits = False
         head = None
         try:
             head = self._parser.parse()
