@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from collections.abc import Generator
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
 
 from roomwire import App, Connection
 from roomwire.core.limits import Limits
+from roomwire.node.contexts import in_context
 from tests.server.conftest import Serve
 from tests.server.live import Shell
 
@@ -43,3 +50,88 @@ def test_nor_where_reading_was_paused_and_a_handler_had_it_go_on(shell: Shell, s
         client.send("whose", id=f"{number}")
     assert {client.receive_until("ack", id=f"{number}")["data"] for number in range(BURST)} == {"nobody"}
     assert client.request("whose")["data"] == "nobody"
+
+
+# --- a coroutine with context variables of its own
+
+
+class Pause:
+    """Something to await by hand."""
+
+    def __await__(self) -> Generator[str, str, str]:
+        return (yield "awaited")
+
+
+async def set_and_wait() -> tuple[str, str]:
+    tenant.set("first")
+    await anyio.lowlevel.checkpoint()
+    before = tenant.get()
+    tenant.set("second")
+    with anyio.move_on_after(0):
+        await anyio.sleep_forever()
+    return before, tenant.get()
+
+
+@pytest.mark.anyio
+async def test_what_it_sets_it_keeps_over_its_awaits_and_nobody_else_sees() -> None:
+    tenant.set("outside")
+    context = copy_context()
+    assert await in_context(context, set_and_wait()) == ("first", "second")
+    assert tenant.get() == "outside"
+    assert context[tenant] == "second"
+
+
+@pytest.mark.anyio
+async def test_what_it_raises_is_raised_and_a_cancellation_reaches_it() -> None:
+    seen: list[str] = []
+
+    async def wait() -> None:
+        tenant.set("inside")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append(tenant.get())
+
+    async def fail() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError("its own")
+
+    with anyio.move_on_after(0) as scope:
+        await in_context(copy_context(), wait())
+    assert scope.cancelled_caught
+    assert seen == ["inside"]
+    with pytest.raises(LookupError, match="its own"):
+        await in_context(copy_context(), fail())
+
+
+def test_values_and_exceptions_are_handed_on() -> None:
+    async def talk() -> str:
+        try:
+            return await Pause()
+        except KeyError:
+            return await Pause() + ", after an error"
+
+    outer: Any = in_context(Context(), talk())
+    assert outer.send(None) == "awaited"
+    with pytest.raises(StopIteration, match="sent"):
+        outer.send("sent")
+    outer = in_context(Context(), talk())
+    outer.send(None)
+    assert outer.throw(KeyError()) == "awaited"
+    with pytest.raises(StopIteration, match="sent, after an error"):
+        outer.send("sent")
+
+
+def test_it_is_closed_with_what_awaits_it() -> None:
+    ended: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await Pause()
+        finally:
+            ended.append("ended")
+
+    outer: Any = in_context(Context(), wait())
+    outer.send(None)
+    outer.close()
+    assert ended == ["ended"]

@@ -318,20 +318,20 @@ class Connection:
         """Whether nothing more is handled: it ended, and not by what the peer did after its messages."""
         return self._closing is not None and self._rooms_at_end is None
 
-    def _work_on(self) -> None:
-        """A worker is done: the next command has one; reading goes on when the queue is short again."""
-        inbox, context = self._inbox, self._context
-        if not inbox or context is None or self._is_over:
+    def _next_command(self) -> Command | None:
+        """The worker's next command; reading goes on when the queue is short again."""
+        inbox = self._inbox
+        if not inbox or self._is_over:
             self._working = False
             self._inbox = self._context = None
-            return
+            return None
         command = inbox.popleft()
         if self._paused and len(inbox) * 2 <= self._node.limits.inbox_messages:
             self._paused = False
             self._session.resume(self._node.runtime.now())
             if self._link is not None:
                 self._link.resume_reading()
-        context.run(self._node.workers.start, self, command)
+        return command
 
     def overflowed(self) -> None:
         """See `roomwire.transports.contract.Receiver`."""

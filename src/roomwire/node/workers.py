@@ -1,6 +1,6 @@
 """Workers: carry out one connection's commands, in order, while it has any.
 
-A worker is a task of the node for one command, and the connection's next one begins where it ends: connections do
+A worker is a task of the node that exists only while its connection has commands; connections do
 not wait for each other, and no command sees the context variables that another one set. Every command ends in one
 boundary: the application's faults become an ``error`` event, the node's own close the connection with 1011.
 
@@ -21,6 +21,7 @@ from roomwire.core.notices import Failed, MembersReply, Notice, Reply, RoomsRepl
 from roomwire.core.routing import Handler
 from roomwire.node import journal
 from roomwire.node.calling import invoke
+from roomwire.node.contexts import in_context
 from roomwire.node.scope import Scope
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Workers:
         self._idle: anyio.Event | None = None
 
     def start(self, connection: Connection, command: Command) -> None:
-        """A connection that has no worker gets one, for a command."""
+        """A command came for a connection that has no worker."""
         self.scheduled += 1
         self._node.runtime.spawn(self._work, connection, command)
 
@@ -59,35 +60,44 @@ class Workers:
             await self._idle.wait()
         self._idle = None
 
-    async def _work(self, connection: Connection, command: Command) -> None:
+    async def _work(self, connection: Connection, command: Command | None) -> None:
         self.scheduled -= 1
         self._working += 1
         try:
-            if not connection._is_over:
-                reply: Notice | None
-                try:
-                    try:
-                        if type(command) is not Call:
-                            reply = await self._control(connection, command)
-                        elif command.ref is None:
-                            reply = await self._handle(connection, command, None)
-                        else:
-                            reply = await self._node.replies.once(connection, command, self._handle)
-                    except Unavailable:
-                        reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
-                    except EventError as error:
-                        # It comes from `roomwire.node.joining`, which has logged it.
-                        reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
-                    self._conclude(connection, reply)
-                except Exception as error:  # noqa: BLE001  the boundary of a connection
-                    connection._fail(error)
-            connection._work_on()
+            if connection._is_over:
+                command = connection._next_command()
+            elif command is not None:
+                await self._carry_out(connection, command)
+                command = connection._next_command()
+            while command is not None:
+                assert connection._context is not None
+                await in_context(connection._context.copy(), self._carry_out(connection, command))
+                command = connection._next_command()
             if self.scheduled == 0:
                 self._node.hub.flush_now()
         finally:
             self._working -= 1
             if self._idle is not None and not (self._working or self.scheduled):
                 self._idle.set()
+
+    async def _carry_out(self, connection: Connection, command: Command) -> None:
+        reply: Notice | None
+        try:
+            try:
+                if type(command) is not Call:
+                    reply = await self._control(connection, command)
+                elif command.ref is None:
+                    reply = await self._handle(connection, command, None)
+                else:
+                    reply = await self._node.replies.once(connection, command, self._handle)
+            except Unavailable:
+                reply = Failed(getattr(command, "ref", None), "unavailable", "try again later")
+            except EventError as error:
+                # It comes from `roomwire.node.joining`, which has logged it.
+                reply = self._failed(connection, getattr(command, "ref", None), "room policy", error)
+            self._conclude(connection, reply)
+        except Exception as error:  # noqa: BLE001  the boundary of a connection
+            connection._fail(error)
 
     def _conclude(self, connection: Connection, reply: Notice | None) -> None:
         if type(reply) is Failed:
