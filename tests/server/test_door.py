@@ -17,6 +17,7 @@ from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
+from roomwire.transports.anyio.turnstile import Turnstile
 from tests.server.conftest import Serve
 from tests.server.live import SHELLS, LiveServer, Shell, make_token
 from tests.server.raw import TIMEOUT, RawLink, connect, exchange, frame, request
@@ -159,13 +160,14 @@ def dealt_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return counted
 
-    next_turn = Door._next_turn
+    next_turn = Turnstile._next_turn
 
-    def count_turn(door: Door) -> None:
-        counts.append(0)
-        next_turn(door)
+    def count_turn(turnstile: Turnstile[Carrier]) -> None:
+        if turnstile._per_turn == HANDSHAKES_PER_TURN:
+            counts.append(0)
+        next_turn(turnstile)
 
-    monkeypatch.setattr(Door, "_next_turn", count_turn)
+    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
     monkeypatch.setattr(Carrier, "wait_for_decision", count(Carrier.wait_for_decision))
     monkeypatch.setattr(Carrier, "refuse", count(Carrier.refuse))
     return counts

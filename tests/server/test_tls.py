@@ -22,6 +22,7 @@ from roomwire.transports.anyio.accepting import Arrival, greet
 from roomwire.transports.anyio.carrier import Phase
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
 from roomwire.transports.anyio.peers import Peer
+from roomwire.transports.anyio.turnstile import Turnstile
 from roomwire.transports.contract import ListenOptions
 from tests.server.conftest import Serve
 from tests.server.echoing import EchoServer, echo_server
@@ -343,17 +344,18 @@ def test_many_tls_handshakes_at_once_are_begun_a_few_in_a_turn(
     shell: Shell, ours: ssl.SSLContext, theirs: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = [0]
-    next_turn, turn = Door._next_turn, Arrival.turn
+    next_turn, turn = Turnstile._next_turn, Arrival.turn
 
-    def count_turn(door: Door) -> None:
-        begun.append(0)
-        next_turn(door)
+    def count_turn(turnstile: Turnstile[Arrival]) -> None:
+        if turnstile._per_turn == HANDSHAKES_PER_TURN:
+            begun.append(0)
+        next_turn(turnstile)
 
     async def count_begun(arrival: Arrival, door: Door) -> None:
         await turn(arrival, door)
         begun[-1] += 1
 
-    monkeypatch.setattr(Door, "_next_turn", count_turn)
+    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
     monkeypatch.setattr(Arrival, "turn", count_begun)
     with echo_server(shell, listen={"ssl": ours}) as server:
         # On the server's own loop: it sees none of them before it sees all.

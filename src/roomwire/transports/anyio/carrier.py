@@ -111,17 +111,23 @@ class Carrier(Inlet):
         self._finish()
 
     def lost(self, cause: BaseException | None) -> None:
-        """The link has ended."""
+        """The link has ended: nothing goes out from now on; it is told in its turn."""
         self._fd = ENDED
         self.phase = Phase.CLOSED
-        opening, self._opening = self._opening, None
         self._outbox = None
+        self._cause = self._cause or cause
         self._host.wheel.disarm(self)
+        if self._transport.departures.passes(self):
+            self.depart()
+
+    def depart(self) -> bool:
+        """Tell whoever has to do with it that the link has ended; True, since that takes its turn."""
+        opening, self._opening = self._opening, None
         self._transport.gone(self)
+        cause = self._cause
         try:
             if opening is not None:
                 opening.lost()
-            cause = self._cause or cause
             if self._ws is not None:
                 self._report(self._ws.receive_eof(), cause)
             elif self._receiver is not None:
@@ -130,6 +136,7 @@ class Carrier(Inlet):
                 self._report([Closed(code, "", by_peer=cause is None)], cause)
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self._transport.failed(self, error)
+        return True
 
     def _report(self, received: Sequence[Received], cause: BaseException | None = None) -> None:
         for item in received:

@@ -8,11 +8,10 @@ long and ask in one moment. Sockets beyond the limits are turned away before a b
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 from roomwire.core.limits import Limits
+from roomwire.transports.anyio.turnstile import Turnstile
 from roomwire.transports.contract import Runtime
 
 __all__ = ["HANDSHAKES_PER_TURN", "Door", "Visitor"]
@@ -42,12 +41,9 @@ class Door:
 
     def __init__(self, limits: Limits, runtime: Runtime) -> None:
         self._limits = limits
-        self._call_soon: Callable[[Callable[[], None]], None] = runtime.call_soon
-        self._waiting: deque[Visitor] = deque()
+        self._turnstile: Turnstile[Visitor] = Turnstile(runtime, HANDSHAKES_PER_TURN, self._enter)
         self._by_address: dict[str, int] = {}
         self._inside: set[Visitor] = set()
-        self._entered = 0
-        self._turn_asked = False
 
     @property
     def pending(self) -> int:
@@ -69,12 +65,7 @@ class Door:
 
     def knock(self, visitor: Visitor) -> bool:
         """Whether it may enter at once; else `Visitor.enter` is called later."""
-        self._ask_turn()
-        if self._entered < HANDSHAKES_PER_TURN and not self._waiting:
-            self._entered += 1
-            return True
-        self._waiting.append(visitor)
-        return False
+        return self._turnstile.passes(visitor)
 
     def leave(self, visitor: Visitor) -> None:
         """Its handshake is done, or it is gone."""
@@ -98,18 +89,8 @@ class Door:
         else:
             del self._by_address[address]
 
-    def _ask_turn(self) -> None:
-        if not self._turn_asked:
-            self._turn_asked = True
-            self._call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._turn_asked = False
-        self._entered = 0
-        while self._waiting and self._entered < HANDSHAKES_PER_TURN:
-            visitor = self._waiting.popleft()
-            if visitor in self._inside:
-                self._entered += 1
-                visitor.enter()
-        if self._waiting or self._entered:
-            self._ask_turn()
+    def _enter(self, visitor: Visitor) -> bool:
+        if visitor not in self._inside:
+            return False  # it has left meanwhile
+        visitor.enter()
+        return True

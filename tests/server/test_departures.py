@@ -1,0 +1,91 @@
+"""Thousands of links that end in one moment do not hold up those that stay: a few are told of in each turn."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from roomwire.core.limits import Limits
+from roomwire.transports.anyio import transport
+from roomwire.transports.anyio.carrier import Carrier, Phase
+from roomwire.transports.anyio.turnstile import Turnstile
+from tests.server.conftest import Serve
+from tests.server.echoing import echo_server
+from tests.server.live import Shell
+from tests.server.raw import RawLink, connect, request
+from tests.server.watching import carriers, until
+
+MANY, FEW = 60, 7
+
+
+def reset_all(links: list[RawLink]) -> None:
+    """On the server's own loop: it sees none of them before it sees all."""
+    for link in links:
+        link.reset()
+
+
+@pytest.fixture
+def departed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many were told of in each turn."""
+    counts = [0]
+    next_turn, depart = Turnstile._next_turn, Carrier.depart
+
+    def count_turn(turnstile: Turnstile[Carrier]) -> None:
+        if turnstile._per_turn == FEW:
+            counts.append(0)
+        next_turn(turnstile)
+
+    def count_departure(carrier: Carrier) -> bool:
+        counts[-1] += 1
+        return depart(carrier)
+
+    monkeypatch.setattr(transport, "DEPARTURES_PER_TURN", FEW)
+    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
+    monkeypatch.setattr(Carrier, "depart", count_departure)
+    return counts
+
+
+def test_a_few_are_told_of_in_a_turn_and_each_once(shell: Shell, departed: list[int]) -> None:
+    with echo_server(shell) as server, ExitStack() as stack:
+        links = [stack.enter_context(connect(server.port, request("/"))) for _ in range(MANY)]
+        for link in links:
+            link.upgraded()
+        server.call(reset_all, links)
+        server.until(lambda: not server.transport.carriers)
+        assert [server.receiver(number).ended for number in range(MANY)] == [(1006, "", False)] * MANY
+        assert sum(departed) == MANY
+        assert max(departed) == FEW
+
+
+def test_nothing_goes_out_on_a_link_that_waits_to_be_told_of(shell: Shell, departed: list[int]) -> None:
+    with echo_server(shell) as server, ExitStack() as stack:
+        links = [stack.enter_context(connect(server.port, request("/"))) for _ in range(MANY)]
+        for link in links:
+            link.upgraded()
+        sent: list[int] = []
+
+        def write_to_who_waits() -> bool:
+            waiting = [c for c in server.transport.carriers if c.phase is Phase.CLOSED]
+            for carrier in waiting:
+                carrier.write(carrier.framing.block([b"late"]), 1)
+                carrier.write_soon(carrier.framing.block([b"late"]), 1)
+                carrier.ping()
+                sent.append(carrier.sent)
+            return bool(waiting)
+
+        server.call(reset_all, links)
+        server.until(write_to_who_waits)
+        server.until(lambda: not server.transport.carriers)
+        assert set(sent) == {0}
+
+
+def test_their_places_and_rooms_are_free_in_the_end(shell: Shell, serve: Serve, departed: list[int]) -> None:
+    server = serve(shell, limits=Limits(connections_per_user=1))
+    for _ in range(2):
+        clients = [server.connect(f"user-{number}") for number in range(20)]
+        for client in clients:
+            client.connection.socket.close()
+        until(server, lambda: not server.node.connections)
+    assert not carriers(server)
+    until(server, lambda: not server.node.hub.rooms)
