@@ -32,7 +32,7 @@ __all__ = ["AnyioTransport"]
 logger = logging.getLogger("roomwire")
 
 DEPARTURES_PER_TURN = 256
-"""About 4 ms of work, at 15 us for one that is in a room: thousands may go at once, with the proxy that they came by."""
+"""About 4 ms of work, at 15 us for one that is in a room: thousands may go at once, with the proxy they came by."""
 _ABORT_TURNS = 100
 """Turns of the loop in which an aborted link is reported as lost; one or two are enough, where it need not wait."""
 
