@@ -110,6 +110,25 @@ def test_who_left_while_waiting_takes_no_turn() -> None:
     assert not any(guest.entered for guest in guests[HANDSHAKES_PER_TURN : 2 * HANDSHAKES_PER_TURN])
 
 
+def test_a_fault_with_one_does_not_keep_the_others_waiting() -> None:
+    turns = Turns()
+    door = Door(Limits(max_pending_per_ip=1000), turns)
+
+    class Broken(Guest):
+        def enter(self) -> None:
+            raise RuntimeError("planted")
+
+    guests = [Guest() for _ in range(HANDSHAKES_PER_TURN)]
+    guests += [Broken(), *(Guest() for _ in range(3))]
+    for guest in guests:
+        assert door.has_place(guest)
+        guest.entered = door.knock(guest)
+    with pytest.raises(RuntimeError, match="planted"):
+        turns.turn()
+    turns.turn()
+    assert [guest.entered for guest in guests] == [True] * HANDSHAKES_PER_TURN + [False] + [True] * 3
+
+
 def test_places_are_counted_in_all_and_by_address() -> None:
     door = Door(Limits(max_pending_handshakes=5, max_pending_per_ip=2), Turns())
     first, second, third = Guest(), Guest(), Guest()

@@ -60,19 +60,16 @@ class Workers:
             await self._idle.wait()
         self._idle = None
 
-    async def _work(self, connection: Connection, command: Command | None) -> None:
+    async def _work(self, connection: Connection, first: Command) -> None:
         self.scheduled -= 1
         self._working += 1
         try:
-            if connection._is_over:
-                command = connection._next_command()
-            elif command is not None:
-                await self._carry_out(connection, command)
-                command = connection._next_command()
-            while command is not None:
-                assert connection._context is not None
-                await in_context(connection._context.copy(), self._carry_out(connection, command))
-                command = connection._next_command()
+            if not connection._is_over:
+                await self._carry_out(connection, first)
+            while (command := connection._next_command()) is not None:
+                context = connection._context
+                assert context is not None  # as long as there is an inbox
+                await in_context(context.copy(), self._carry_out(connection, command))
             if self.scheduled == 0:
                 self._node.hub.flush_now()
         finally:

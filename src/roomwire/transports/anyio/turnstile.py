@@ -49,7 +49,9 @@ class Turnstile(Generic[T]):
     def _next_turn(self) -> None:
         self._asked = False
         self._entered = 0
-        while self._waiting and self._entered < self._per_turn:
-            self._entered += self._enter(self._waiting.popleft())
-        if self._waiting or self._entered:
-            self._ask()
+        try:
+            while self._waiting and self._entered < self._per_turn:
+                self._entered += self._enter(self._waiting.popleft())
+        finally:  # what goes wrong with one is not to keep the others waiting
+            if self._waiting or self._entered:
+                self._ask()
