@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 
 from roomwire.core.policy import RoomPolicy
+from roomwire.node.drain import Drain
 from tests.client.frames import FrameProxy, frame_proxy
 from tests.client.players import PLAYERS, ROOM, Player
 from tests.server.chat import make_app
@@ -201,7 +202,10 @@ async def test_401_twice_is_the_end(play: Play, serve: Serve) -> None:
         assert player.all("up") == []
 
 
-async def test_a_server_that_drains_is_come_back_to_when_it_said(play: Play, serve: Serve) -> None:
+async def test_a_server_that_drains_is_come_back_to_when_it_said(
+    play: Play, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drain, "retry_after", lambda _: 0.25)  # it is any time of a second, zero included
     server, successor = await serve(), await serve()
     async with frame_proxy(server.port) as proxy, play(proxy) as player:
         await player.told("up")
@@ -211,8 +215,8 @@ async def test_a_server_that_drains_is_come_back_to_when_it_said(play: Play, ser
         (closing,) = [message["data"] for message in proxy.said if message["event"] == "session.closing"]
         ((code, delay),) = player.all("down")
         assert (code, closing["code"], closing["reconnect"]) == (1012, 1012, True)
-        assert closing["retry_after"] > 0
-        assert delay == pytest.approx(closing["retry_after"], abs=1e-3)
+        assert closing["retry_after"] == 0.25
+        assert delay == pytest.approx(0.25, abs=1e-3)
         reply = await player.say("after the restart")
         assert set(await reply()) == {"id"}
         assert (handled(server), handled(successor)) == ([], ["after the restart"])
