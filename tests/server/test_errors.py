@@ -191,9 +191,14 @@ def test_a_fault_in_telling_ends_its_connection_alone(serve: Serve, faulty: Faul
     mixed = serve(protocols=[NativeProtocol(), faulty])
     ann, eve = mixed.connect("ann"), connect_faulty(mixed, "nobody")
     faulty.where = notice
-    eve.send("room.join", {"state": True}, room="chat:general", id="j")
-    eve.send("room.members", room="chat:general", id="m")
-    eve.send("whoami", id="w")
+
+    def ask() -> None:
+        # On the server's own loop: it closes when it has seen the first, and a client that is closed cannot send.
+        eve.send("room.join", {"state": True}, room="chat:general", id="j")
+        eve.send("room.members", room="chat:general", id="m")
+        eve.send("whoami", id="w")
+
+    mixed.call(ask)
     assert eve.closed() == (1011, "internal error")
     assert ann.request("whoami")["event"] == "ack"
 
