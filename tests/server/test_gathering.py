@@ -43,6 +43,16 @@ class Pair:
         self.carrier.write(self.carrier.framing.block([payload]), 1)
 
 
+def three_pairs(server: EchoServer, stack: ExitStack) -> list[Pair]:
+    pairs = []
+    for number in range(3):
+        link = stack.enter_context(connect(server.port, request("/")))
+        link.upgraded()
+        server.until(lambda: len(server.host.receivers) == number + 1 and server.receiver().link)  # noqa: B023
+        pairs.append(Pair(server, link))
+    return pairs
+
+
 @pytest.fixture
 def pair(shell: Shell) -> Iterator[Pair]:
     with echo_server(shell) as server, connect(server.port, request("/")) as link:
@@ -143,12 +153,7 @@ def test_a_stream_that_has_no_end_of_its_own_ends_behind_it(shell: Shell, serve:
 @pytest.mark.parametrize("how", ["abort", "reset"])
 def test_a_link_that_ends_meanwhile_gets_nothing_and_nobody_elses_does(shell: Shell, how: str) -> None:
     with echo_server(shell) as server, ExitStack() as stack:
-        pairs = []
-        for number in range(3):
-            link = stack.enter_context(connect(server.port, request("/")))
-            link.upgraded()
-            server.until(lambda: len(server.host.receivers) == number + 1 and server.receiver().link)  # noqa: B023
-            pairs.append(Pair(server, link))
+        pairs = three_pairs(server, stack)
 
         def write_and_end() -> None:
             for pair in pairs:
@@ -168,12 +173,7 @@ def test_a_link_that_ends_meanwhile_gets_nothing_and_nobody_elses_does(shell: Sh
 
 def test_a_fault_of_one_does_not_keep_the_others_waiting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with echo_server(shell) as server, ExitStack() as stack:
-        pairs = []
-        for number in range(3):
-            link = stack.enter_context(connect(server.port, request("/")))
-            link.upgraded()
-            server.until(lambda: len(server.host.receivers) == number + 1 and server.receiver().link)  # noqa: B023
-            pairs.append(Pair(server, link))
+        pairs = three_pairs(server, stack)
         release = Carrier.release
 
         def fail_once(carrier: Carrier) -> None:
@@ -197,12 +197,7 @@ def test_a_fault_of_one_does_not_keep_the_others_waiting(shell: Shell, monkeypat
 
 def test_it_does_not_wait_for_a_fan_out(shell: Shell) -> None:
     with echo_server(shell) as server, ExitStack() as stack:
-        pairs = []
-        for number in range(3):
-            link = stack.enter_context(connect(server.port, request("/")))
-            link.upgraded()
-            server.until(lambda: len(server.host.receivers) == number + 1 and server.receiver().link)  # noqa: B023
-            pairs.append(Pair(server, link))
+        pairs = three_pairs(server, stack)
         _, *members = pairs
 
         def write_and_spread() -> list[object]:
