@@ -11,10 +11,12 @@ import anyio.lowlevel
 import pytest
 
 from roomwire import App, Connection
+from roomwire.core.frames import Opcode
 from roomwire.core.limits import Limits
 from roomwire.node.contexts import in_context
 from tests.server.conftest import Serve
-from tests.server.live import Shell
+from tests.server.live import Shell, make_token
+from tests.server.raw import connect, frame, request
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -39,11 +41,21 @@ def make_app() -> App:
     return app
 
 
+@pytest.mark.wire
 def test_a_message_sees_neither_the_hooks_nor_another_messages(shell: Shell, serve: Serve) -> None:
     client = serve(shell, app=make_app(), limits=FEW, rooms={}).connect()
     assert [client.request("whose")["data"] for _ in range(3)] == ["nobody"] * 3
 
 
+def test_nor_where_it_was_sent_ahead_of_the_answer(shell: Shell, serve: Serve) -> None:
+    server = serve(shell, app=make_app(), rooms={})
+    head = request("/ws", f"Authorization: Bearer {make_token('ann')}")
+    with connect(server.port, head + frame(Opcode.TEXT, b'{"event":"whose","id":"1"}')) as link:
+        link.upgraded()
+        assert link.event("ack")["data"] == "nobody"
+
+
+@pytest.mark.wire
 def test_nor_where_reading_was_paused_and_a_handler_had_it_go_on(shell: Shell, serve: Serve) -> None:
     client = serve(shell, app=make_app(), limits=FEW, rooms={}).connect()
     for number in range(BURST):

@@ -9,12 +9,11 @@ import pytest
 from roomwire.core.limits import Limits
 from roomwire.transports.anyio import transport
 from roomwire.transports.anyio.carrier import Carrier, Phase
-from roomwire.transports.anyio.turnstile import Turnstile
 from tests.server.conftest import Serve
 from tests.server.echoing import echo_server
 from tests.server.live import Shell
 from tests.server.raw import RawLink, connect, request
-from tests.server.watching import carriers, until
+from tests.server.watching import carriers, counts_by_turn, until
 
 MANY, FEW = 60, 7
 
@@ -28,20 +27,14 @@ def reset_all(links: list[RawLink]) -> None:
 @pytest.fixture
 def departed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many were told of in each turn."""
-    counts = [0]
-    next_turn, depart = Turnstile._next_turn, Carrier.depart
+    counts = counts_by_turn(monkeypatch, FEW)
+    depart = Carrier.depart
 
-    def count_turn(turnstile: Turnstile[Carrier]) -> None:
-        if turnstile._per_turn == FEW:
-            counts.append(0)
-        next_turn(turnstile)
-
-    def count_departure(carrier: Carrier) -> bool:
+    def count_departure(carrier: Carrier) -> None:
         counts[-1] += 1
-        return depart(carrier)
+        depart(carrier)
 
     monkeypatch.setattr(transport, "DEPARTURES_PER_TURN", FEW)
-    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
     monkeypatch.setattr(Carrier, "depart", count_departure)
     return counts
 

@@ -17,11 +17,10 @@ from roomwire.core.limits import Limits
 from roomwire.testing.clock import VirtualClock
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
-from roomwire.transports.anyio.turnstile import Turnstile
 from tests.server.conftest import Serve
 from tests.server.live import SHELLS, LiveServer, Shell, make_token
 from tests.server.raw import TIMEOUT, RawLink, connect, exchange, frame, request
-from tests.server.watching import carriers, transport_of, until
+from tests.server.watching import carriers, counts_by_turn, transport_of, until
 
 
 class Turns:
@@ -170,7 +169,7 @@ def many_files() -> None:
 @pytest.fixture
 def dealt_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many requests were refused or handed to the node, in each turn of the door."""
-    counts = [0]
+    counts = counts_by_turn(monkeypatch, HANDSHAKES_PER_TURN)
 
     def count(function: Callable[..., None]) -> Callable[..., None]:
         def counted(*arguments: object) -> None:
@@ -179,14 +178,6 @@ def dealt_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return counted
 
-    next_turn = Turnstile._next_turn
-
-    def count_turn(turnstile: Turnstile[Carrier]) -> None:
-        if turnstile._per_turn == HANDSHAKES_PER_TURN:
-            counts.append(0)
-        next_turn(turnstile)
-
-    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
     monkeypatch.setattr(Carrier, "wait_for_decision", count(Carrier.wait_for_decision))
     monkeypatch.setattr(Carrier, "refuse", count(Carrier.refuse))
     return counts

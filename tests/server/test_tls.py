@@ -22,13 +22,12 @@ from roomwire.transports.anyio.accepting import Arrival, greet
 from roomwire.transports.anyio.carrier import Phase
 from roomwire.transports.anyio.door import HANDSHAKES_PER_TURN, Door
 from roomwire.transports.anyio.peers import Peer
-from roomwire.transports.anyio.turnstile import Turnstile
 from roomwire.transports.contract import ListenOptions
 from tests.server.conftest import Serve
 from tests.server.echoing import EchoServer, echo_server
 from tests.server.live import Client, Shell, make_token
 from tests.server.raw import TIMEOUT, RawLink, connect, frame, request
-from tests.server.watching import carriers, until
+from tests.server.watching import carriers, counts_by_turn, until
 
 
 @pytest.fixture(scope="module")
@@ -343,19 +342,13 @@ def test_the_time_for_a_request_runs_from_accept_and_not_from_the_end_of_the_tls
 def test_many_tls_handshakes_at_once_are_begun_a_few_in_a_turn(
     shell: Shell, ours: ssl.SSLContext, theirs: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = [0]
-    next_turn, turn = Turnstile._next_turn, Arrival.turn
-
-    def count_turn(turnstile: Turnstile[Arrival]) -> None:
-        if turnstile._per_turn == HANDSHAKES_PER_TURN:
-            begun.append(0)
-        next_turn(turnstile)
+    begun = counts_by_turn(monkeypatch, HANDSHAKES_PER_TURN)
+    turn = Arrival.turn
 
     async def count_begun(arrival: Arrival, door: Door) -> None:
         await turn(arrival, door)
         begun[-1] += 1
 
-    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
     monkeypatch.setattr(Arrival, "turn", count_begun)
     with echo_server(shell, listen={"ssl": ours}) as server:
         # On the server's own loop: it sees none of them before it sees all.

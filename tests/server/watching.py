@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from roomwire.transports.anyio import AnyioTransport
 from roomwire.transports.anyio.carrier import Carrier
+from roomwire.transports.anyio.turnstile import Turnstile
 from tests.server.live import LiveServer
 
 TURNS = 20_000
@@ -36,3 +39,17 @@ def until(server: LiveServer, condition: Callable[[], object]) -> None:
         if server.call(condition):
             return
     raise AssertionError("it does not come true")
+
+
+def counts_by_turn(monkeypatch: pytest.MonkeyPatch, per_turn: int) -> list[int]:
+    """A count for each turn of the turnstiles that let so many through; the test adds to the last one."""
+    counts = [0]
+    next_turn = Turnstile._next_turn
+
+    def count_turn(turnstile: Turnstile[object]) -> None:
+        if turnstile._per_turn == per_turn:
+            counts.append(0)
+        next_turn(turnstile)
+
+    monkeypatch.setattr(Turnstile, "_next_turn", count_turn)
+    return counts

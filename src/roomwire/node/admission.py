@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,7 @@ from roomwire.core.session import Session
 from roomwire.node import journal, ways
 from roomwire.node.calling import invoke
 from roomwire.node.connection import Connection
+from roomwire.node.contexts import in_context
 from roomwire.node.control import Evict
 from roomwire.node.joining import Joins
 from roomwire.node.ways import Deciding, Way
@@ -263,7 +265,8 @@ class Admissions:
             return ()
         try:
             with Deciding(self._node, connection):
-                rooms = await invoke(self._node, hook, hook.bind(connection, {}))
+                # Messages come in this task, on some transports: none of them is to see what the hook sets.
+                rooms = await in_context(copy_context(), invoke(self._node, hook, hook.bind(connection, {})))
         except EventError as error:
             raise HandshakeRefused(_forbidden(error)) from None
         except Unavailable:

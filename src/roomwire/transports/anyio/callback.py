@@ -129,7 +129,7 @@ class _CallbackCarrier(Carrier):
     def _unpause(self) -> None:
         if self._paused and not self._stream.is_closing():
             self._paused = False
-            # asyncio reads on with the context variables of who has it do so: those of a hook, or of a handler.
+            # asyncio reads on with the context variables of who has it do so: a handler, or the fallback's application.
             self._transport.context.run(self._stream.resume_reading)
 
     def _close_link(self) -> None:

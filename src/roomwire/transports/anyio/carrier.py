@@ -120,8 +120,8 @@ class Carrier(Inlet):
         if self._transport.departures.passes(self):
             self.depart()
 
-    def depart(self) -> bool:
-        """Tell whoever has to do with it that the link has ended; True, since that takes its turn."""
+    def depart(self) -> None:
+        """Tell whoever has to do with it that the link has ended."""
         opening, self._opening = self._opening, None
         self._transport.gone(self)
         cause = self._cause
@@ -136,7 +136,6 @@ class Carrier(Inlet):
                 self._report([Closed(code, "", by_peer=cause is None)], cause)
         except Exception as error:  # noqa: BLE001  the boundary of a connection
             self._transport.failed(self, error)
-        return True
 
     def _report(self, received: Sequence[Received], cause: BaseException | None = None) -> None:
         for item in received:

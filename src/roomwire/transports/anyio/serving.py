@@ -12,7 +12,6 @@ import math
 import socket
 import struct
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -97,7 +96,6 @@ class Serving:
     __slots__ = (
         "_again",
         "_ahead",
-        "_context",
         "_ended",
         "_fallback",
         "_floor",
@@ -138,8 +136,6 @@ class Serving:
         self.head = head
         self.origin = origin
         self.exchange = exchange
-        # The next request must not see what the application sets in the context of this one.
-        self._context = copy_context()
         self._started = transport.host.runtime.now()
         self._status = self._size = self._since_turn = 0
         self._floor: ReadFloor | None = None
@@ -301,7 +297,8 @@ class Serving:
         self._wake()
         if self.carrier.phase is Phase.SERVING:
             if self.exchange.keeps_connection and self._fallback.keeps_connections:
-                self._context.run(self._keep)
+                # The next request is not to see what the application has set for this one.
+                self._transport.context.copy().run(self._keep)
             else:
                 self.carrier.conclude(peer_is_done=self.exchange.complete)
         self._end()

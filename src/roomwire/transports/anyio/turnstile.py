@@ -24,7 +24,7 @@ class Turnstile(Generic[T]):
 
     __slots__ = ("_asked", "_call_soon", "_enter", "_entered", "_per_turn", "_waiting")
 
-    def __init__(self, runtime: Runtime, per_turn: int, enter: Callable[[T], bool]) -> None:
+    def __init__(self, runtime: Runtime, per_turn: int, enter: Callable[[T], bool | None]) -> None:
         self._call_soon: Callable[[Callable[[], None]], None] = runtime.call_soon
         self._per_turn = per_turn
         self._enter = enter
@@ -51,7 +51,7 @@ class Turnstile(Generic[T]):
         self._entered = 0
         try:
             while self._waiting and self._entered < self._per_turn:
-                self._entered += self._enter(self._waiting.popleft())
+                self._entered += self._enter(self._waiting.popleft()) is not False
         finally:  # what goes wrong with one is not to keep the others waiting
             if self._waiting or self._entered:
                 self._ask()
