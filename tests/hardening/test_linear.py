@@ -6,6 +6,7 @@ does by itself is not seen that way, so each is also given an input so long that
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,11 +48,13 @@ def instructions(read: Read, data: Any) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what it would finalize meanwhile is what other tests have left
     sys.settrace(trace)
     try:
         quietly(read, data)
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
