@@ -121,6 +121,16 @@ def test_the_answer_to_the_peers_close_goes_out_behind_it(pair: Pair) -> None:
     assert pair.link.close_frame() == (1000, "")
 
 
+def test_a_peer_that_sends_no_more_is_still_answered(pair: Pair) -> None:
+    def write_after_the_end() -> None:
+        pair.link.half_close()
+        pair.soon(b"one")
+
+    pair.server.call(write_after_the_end)
+    assert pair.link.frame() == (Opcode.BINARY, b"one")
+    assert pair.link.frame() is None
+
+
 def test_the_end_of_tcp_comes_behind_it(pair: Pair) -> None:
     """Where nothing else is said at the end, as on a stream of HTTP/1.0."""
 
