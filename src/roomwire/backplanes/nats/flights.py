@@ -33,6 +33,7 @@ class Shared(Generic[T]):
         answer = self._next
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._ended)
         return await asyncio.shield(answer)
 
     async def _run(self) -> None:
@@ -47,10 +48,17 @@ class Shared(Generic[T]):
                     if ended:
                         raise
         finally:
-            self._task = None
-            if self._next is not None:
-                _fail(self._next, Unavailable("the NATS backplane is closed"))
-                self._next = None
+            self._give_up()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:  # it was cancelled before it had begun
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._task = None
+        if self._next is not None:
+            _fail(self._next, Unavailable("the NATS backplane is closed"))
+            self._next = None
 
     @property
     def task(self) -> asyncio.Task[None] | None:
