@@ -74,7 +74,7 @@ demo: $(STAMPS)/package
 ## make setup   the virtual environment, the servers, the browser and the node packages of the tests
 setup: $(STAMPS)/js
 
-## make tools   Redis, Chromium, node, nginx and HAProxy, where they are missing
+## make tools   Redis, Chromium, node, nginx, HAProxy and Caddy, where they are missing
 tools: $(STAMPS)/dev
 	@scripts/tools.sh $(BIN)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the programs that the tests run on this machine: Redis, Chromium, node, nginx, HAProxy.
+# Puts the programs that the tests run on this machine: Redis, Chromium, node, nginx, HAProxy, Caddy.
 # NATS comes with the test dependencies, and so does the oldest Redis that is supported; sharded pub/sub needs a newer one.
 # Without root it names the command instead. Usage: scripts/tools.sh [BIN_OF_THE_ENVIRONMENT]
 set -euo pipefail
@@ -27,6 +27,7 @@ have node nodejs || wanted+=(nodejs)
 have npm || wanted+=(npm)
 have nginx || wanted+=(nginx-light)
 have haproxy || wanted+=(haproxy)
+have caddy || wanted+=(caddy)
 
 if [ ${#wanted[@]} -eq 0 ]; then exit 0; fi
 

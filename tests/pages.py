@@ -47,7 +47,7 @@ _FENCE = re.compile(
 )
 # The text of a link may go on in the next line.
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|!\[[^\]]*\]\((?P<image>[^)\s]+)\)")
-_FILE = re.compile(r"(?:#|//|<!--) (?P<name>[\w./-]+\.\w+|\.env)(?: -->)?$")
+_FILE = re.compile(r"(?:#|//|<!--) (?P<name>[\w./-]+\.\w+|\.env|Caddyfile)(?: -->)?$")
 _AWAITING = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 

@@ -27,6 +27,7 @@ from playwright.async_api import Browser, async_playwright
 
 __all__ = [
     "BROWSER_ARGUMENTS",
+    "CADDY",
     "CHROMIUM",
     "HAPROXY",
     "NATS",
@@ -127,7 +128,8 @@ CHROMIUM = Tool(
 NODE = Tool("node", ("node", "nodejs"), "run: make tools (or: apt-get install nodejs npm)")
 NGINX = Tool("nginx", ("nginx",), "run: make tools (or: apt-get install nginx-light)", version="-v")
 HAPROXY = Tool("haproxy", ("haproxy",), "run: make tools (or: apt-get install haproxy)", version="-v")
-TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE, NGINX, HAPROXY)
+CADDY = Tool("caddy", ("caddy",), "run: make tools (or: apt-get install caddy)", version="version")
+TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE, NGINX, HAPROXY, CADDY)
 
 
 def free_port() -> int:
