@@ -24,6 +24,8 @@ __all__ = ["HOSTS", "Hosting"]
 Application = Callable[..., Any]
 Hosting = Callable[..., AbstractAsyncContextManager[int]]
 """Serves an application until the end of the block; gives the port."""
+TIMEOUT = 30.0
+"""Seconds until a host has to listen; reached only where a test fails."""
 NARROW = 4096
 """Bytes of a narrow send buffer; the kernel doubles them."""
 
@@ -90,16 +92,32 @@ def _hypercorn(module: Any) -> Hosting:
 
 @asynccontextmanager
 async def _granian(app: Application, *, lifespan: bool = False, narrow: bool = False) -> AsyncIterator[int]:
-    with _listening() as probe:
-        port: int = probe.getsockname()[1]
-    interface: Any = "asgi" if lifespan else "asginl"
-    server = Granian(app, address="127.0.0.1", port=port, interface=interface, log_enabled=False)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
-        try:
-            yield port
-        finally:
-            server.stop()  # type: ignore[no-untyped-call]
+    with socket.socket() as held:
+        # It takes no socket of ours. As it sets this option too, it can have the port, and nobody else meanwhile.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        interface: Any = "asgi" if lifespan else "asginl"
+        server = Granian(app, address="127.0.0.1", port=port, interface=interface, log_enabled=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve)
+            try:
+                await _answers(port)
+                yield port
+            finally:
+                server.stop()  # type: ignore[no-untyped-call]
+
+
+async def _answers(port: int) -> None:
+    """Wait until somebody listens there, from a host that does not say when it does."""
+    with anyio.fail_after(TIMEOUT):
+        while True:
+            try:
+                await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+            except OSError:
+                await anyio.sleep(0.01)
+            else:
+                return
 
 
 HOSTS: dict[str, Hosting] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,10 +10,7 @@ import pytest
 from roomwire.transports.anyio import AnyioTransport
 from roomwire.transports.anyio.carrier import Carrier
 from roomwire.transports.anyio.turnstile import Turnstile
-from tests.server.live import LiveServer
-
-TURNS = 20_000
-"""Turns of the loop, each with a way over from this thread and back: some seconds, reached only where a test fails."""
+from tests.server.live import TIMEOUT, LiveServer
 
 
 def transport_of(server: LiveServer) -> AnyioTransport:
@@ -35,10 +33,9 @@ def only_carrier(server: LiveServer) -> Carrier:
 
 def until(server: LiveServer, condition: Callable[[], object]) -> None:
     """Let the loop turn until the condition holds; it is evaluated there, between two turns."""
-    for _ in range(TURNS):
-        if server.call(condition):
-            return
-    raise AssertionError("it does not come true")
+    deadline = time.monotonic() + TIMEOUT
+    while not server.call(condition):
+        assert time.monotonic() < deadline, "it does not come true"
 
 
 def counts_by_turn(monkeypatch: pytest.MonkeyPatch, per_turn: int) -> list[int]:
