@@ -51,6 +51,10 @@ COMMANDS = {
 }
 
 
+START = 90.0
+"""Seconds until a host has to serve, of which several start at once; reached only where a test fails."""
+
+
 class HostProcess:
     """One host.
 
@@ -63,9 +67,13 @@ class HostProcess:
         self.folder = folder
         self._output = folder / "output"
         (folder / "roomwire.toml").write_text(CONFIG)
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
+        self._held = socket.socket()
+        # Not all of them take a socket of ours. As they set one of these options or both, they can have the port, and
+        # nobody else meanwhile: no server, and no client, which would be connected to itself.
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port: int = self._held.getsockname()[1]
         program, *arguments = COMMANDS[name].replace("PORT", str(self.port)).split()
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -106,7 +114,7 @@ class HostProcess:
         return Client(connecting.__enter__())
 
     def wait_until_it_serves(self) -> None:
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + START
         while True:
             try:
                 self.connect("early", token="none")
@@ -133,6 +141,7 @@ class HostProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._held.close()
         self.release()
         if self.process.poll() is None:
             self.process.terminate()
