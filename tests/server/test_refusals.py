@@ -293,6 +293,7 @@ def test_503_while_draining(shell: Shell, serve: Serve, watch: Watch) -> None:
         held.upgraded()
         held.event("session.welcome")
         # A request that begins before the drain and is whole only in it; a listening socket is not asked any more.
+        until(server, lambda: len(carriers(server)) == 2)
         late.send(request("/ws", bearer("bob"))[:20])
         server.call(server.node.runtime.spawn, server.node.drain.run)
         assert held.event("session.closing")["data"]["code"] == 1012
@@ -338,6 +339,7 @@ def test_draining_comes_before_the_origin(shell: Shell, serve: Serve, watch: Wat
     with connect(server.port, request("/ws", bearer())) as held:
         held.upgraded()
         links = [connect(server.port, b"GET ") for _ in range(3)]
+        until(server, lambda: len(carriers(server)) == 4)  # accepted, and not only by the kernel
         server.call(server.node.runtime.spawn, server.node.drain.run)
         held.event("session.closing")
         evil = ("Origin: https://evil.example", "Authorization: Bearer x")
