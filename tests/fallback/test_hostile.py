@@ -14,6 +14,7 @@ from tests.fallback.conftest import live_fallback
 from tests.fallback.talking import CLOSE, ask, chunks, read_cut, read_response, release, wait_for
 from tests.server.live import SHELLS, TIMEOUT, LiveServer, Shell
 from tests.server.raw import connect, exchange
+from tests.server.watching import carriers, until
 
 SIZE = 64 * 1024 * 1024
 
@@ -133,15 +134,22 @@ class TestReaders:
         assert played.turns >= 100
 
     def test_who_takes_nothing_is_cut_off(self, shell: Shell, played: Played) -> None:
-        with live_fallback(played, shell, clock=VirtualClock()) as server:
+        clock = VirtualClock()
+        with live_fallback(played, shell, clock=clock) as server:
+
+            def wait() -> bool:
+                clock.advance(31.0)
+                server.node.upkeep.tick(clock())
+                return not carriers(server)
+
             with connect(server.port, ask("/forever")) as link:
                 link.read(1)
-                blocked = False
-                while not blocked:
-                    blocked = server.call(lambda: any(c._blocked for c in server.node.transport.carriers))  # type: ignore[attr-defined]
+                (carrier,) = carriers(server)
+                until(server, lambda: carrier._blocked)
+                server.advance(29.0)
+                assert carriers(server)
+                until(server, wait)  # as long as the kernels take some, its time begins anew
                 pieces = played.pieces
-                server.advance(31.0)
-                server.advance(31.0)
                 while played.pieces <= pieces + 2:  # `send` goes on, and does nothing
                     server.call(lambda: None)
                 release(server, played)
