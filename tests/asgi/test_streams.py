@@ -44,7 +44,7 @@ def stalled_viewer(server: LiveServer, links: ExitStack, user: str) -> RawLink:
     link = links.enter_context(RawLink(sock))
     head = f"GET /sse?room=chat:general&token={make_token(user)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     link.send(head.encode())
-    until(server, lambda: server.node.connections_of(user) and "chat:general" in server.node.hub.rooms)
+    until(server, lambda: [connection for connection in server.node.connections_of(user) if connection.is_open])
     return link
 
 
