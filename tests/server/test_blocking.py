@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import pytest
 
 from roomwire import LocalError, from_thread
@@ -26,6 +28,22 @@ def journal() -> Iterator[Journal]:
     journal = Journal()
     yield journal
     journal.release.set()
+
+
+@pytest.fixture
+def time_limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, anyio.CancelScope]]:
+    """The time limits that were set, and their scopes: the time is over when the test says so, be the machine busy."""
+    limits: list[tuple[float, anyio.CancelScope]] = []
+    fail_after = anyio.fail_after
+
+    @contextmanager
+    def limited(seconds: float) -> Iterator[None]:
+        with fail_after(None) as scope:
+            limits.append((seconds, scope))
+            yield
+
+    monkeypatch.setattr(anyio, "fail_after", limited)
+    return limits
 
 
 def start(serve: Serve, journal: Journal, loop: str = "callback-asyncio", **options: Any) -> LiveServer:
@@ -133,11 +151,15 @@ class TestPlaces:
 
     @ON_EACH_LOOP
     def test_a_snapshot_that_takes_too_long_keeps_its_place_until_it_ends(
-        self, serve: Serve, journal: Journal, loop: str
+        self, serve: Serve, journal: Journal, loop: str, time_limits: list[tuple[float, anyio.CancelScope]]
     ) -> None:
-        server = start(serve, journal, loop, limits=Limits(snapshot_timeout=0.05))
+        server = start(serve, journal, loop, limits=Limits(snapshot_timeout=7.0))
         ann = server.connect("ann")
         ann.request("room.join", {"state": True}, room="kept:a")
+        assert journal.entered.acquire(timeout=30)
+        ((seconds, scope),) = time_limits
+        assert seconds == 7.0
+        server.call(lambda: setattr(scope, "deadline", anyio.current_time()))
         assert ann.receive_until("room.state")["data"]["state"] is None
         assert server.call(lambda: server.node.threads.used) == 1
         assert journal.lines == []
