@@ -154,7 +154,7 @@ def test_a_fault_of_the_peer_is_answered_with_its_code(shell: Shell, fault: str)
 def test_the_close_frame_arrives_though_the_peer_keeps_sending(shell: Shell, fault: str) -> None:
     """Closing a socket with unread bytes would send an RST, which takes the close frame with it."""
     data, code = FAULTS[fault]
-    with echo_server(shell, limits=LIMITS) as server, opened(server) as link:
+    with echo_server(shell, limits=LIMITS, clock=VirtualClock()) as server, opened(server) as link:
         link.send(data)
         server.until(lambda: only_carrier(server).phase is Phase.ENDING)
         for _ in range(50):
