@@ -10,6 +10,7 @@ import pytest
 
 from roomwire.core.tail import Need
 from roomwire.node.rooms import Membership, Room
+from roomwire.testing.clock import VirtualClock
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer
 from tests.server.test_joins import Held
@@ -60,7 +61,7 @@ def test_it_stands_where_the_room_stands_when_it_goes_live(serve: Serve) -> None
 
 
 def test_a_room_that_is_to_start_anew_by_then_gives_its_state(serve: Serve) -> None:
-    server = serve()
+    server = serve(clock=VirtualClock())  # nor does it heal by itself until then
     with deciding(server) as go_on:
 
         def lose() -> None:
