@@ -23,7 +23,7 @@ from roomwire.runtime import AsyncioRuntime
 from roomwire.transports.anyio.carrier import Carrier
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
-from tests.server.live import UNHURRIED, Client, LiveServer, Shell, make_node, serving
+from tests.server.live import TIMEOUT, UNHURRIED, Client, LiveServer, Shell, make_node, serving
 from tests.server.test_resume import query
 from tests.server.watching import until
 
@@ -62,7 +62,13 @@ def test_a_drain_under_load_loses_no_acknowledged_message(shell: Shell) -> None:
     lock = threading.Lock()
     with anyio.from_thread.start_blocking_portal(shell.backend, dict(shell.backend_options)) as portal:
         first = make_node(
-            make_app(), shell, backplane=MemoryBackplane(hub=hub), name="node-1", limits=UNHURRIED, rooms={}
+            make_app(),
+            shell,
+            backplane=MemoryBackplane(hub=hub),
+            name="node-1",
+            limits=UNHURRIED,
+            rooms={},
+            drain_timeout=TIMEOUT,  # 200 clients answer its closes in threads of this process
         )
         with serving(first, portal) as server:
             clients = [server.connect(f"user-{number}") for number in range(200)]
@@ -75,10 +81,10 @@ def test_a_drain_under_load_loses_no_acknowledged_message(shell: Shell) -> None:
             until(server, lambda: len(acked) > 50)
             drain(server)
             for sender in senders:
-                sender.join(20)
+                sender.join(TIMEOUT)
             for client in clients[8:]:
                 closes[client.closed()[0]] += 1
-            assert server.ended.result(10) is None
+            assert server.ended.result(TIMEOUT) is None
         assert closes == {1012: 200}
         second = make_node(make_app(), shell, backplane=MemoryBackplane(hub=hub), name="node-2", rooms={})
         with serving(second, portal) as server:
@@ -315,5 +321,5 @@ def test_1000_connections_leave_nothing_behind(shell: Shell, serve: Serve) -> No
     if isinstance(node.runtime, AsyncioRuntime):
         tasks = node.runtime._tasks
         until(server, lambda: len(tasks) <= 2)  # upkeep's
-    server.call(gc.collect)
-    assert counts() - before == Counter()
+    # The task of the last one may have a turn to go.
+    until(server, lambda: counts() <= before)
