@@ -81,6 +81,6 @@ def test_their_places_and_rooms_are_free_in_the_end(shell: Shell, serve: Serve, 
         clients = [server.connect(f"user-{number}") for number in range(20)]
         for client in clients:
             client.connection.socket.close()
-        until(server, lambda: not server.node.connections)
+        until(server, lambda: not (server.node.connections or server.node.farewells))
     assert not carriers(server)
     until(server, lambda: not server.node.hub.rooms)
