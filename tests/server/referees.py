@@ -24,7 +24,7 @@ from tests.servers import NODE
 
 __all__ = ["REFEREES", "Referee", "Refused"]
 
-TIMEOUT = 15.0
+TIMEOUT = 60.0
 """Seconds that a receive waits at the most; reached only where a test fails."""
 JS = Path(__file__).parents[1] / "js"
 

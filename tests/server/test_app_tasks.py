@@ -18,7 +18,7 @@ from roomwire import App, Connection
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.node.chores import Chores
 from roomwire.runtime import AsyncioRuntime, PortableRuntime, open_runtime
-from tests.server.live import Shell, make_node, serving
+from tests.server.live import TIMEOUT, Shell, make_node, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -267,7 +267,7 @@ def test_what_a_client_that_is_gone_left_behind_does_not_keep_a_node_from_ending
             server.call(endless.gone.wait)
             portal.start_task_soon(node.drain.run)
             try:
-                server.ended.result(5.0)
+                server.ended.result(TIMEOUT)
             finally:
                 portal.call(endless.give_up.set)  # else a second handler keeps the test as well
     assert endless.began == [1]
