@@ -128,10 +128,12 @@ async def watch(target: Target, contestant: Contestant, viewers: int, seconds: f
     tally = Tally(target.marker)
     members: list[Member] = []
     count = 0
+    came = asyncio.Event()
 
     def delivered(member: Member, hits: int) -> None:
         nonlocal count
         count += hits * contestant.values
+        came.set()
 
     tally.delivered = delivered
     try:
@@ -147,9 +149,12 @@ async def watch(target: Target, contestant: Contestant, viewers: int, seconds: f
                 tasks.create_task(come())
         await asyncio.sleep(WARM_UP)
         tally.arrivals, count = [], 0
+        came.clear()
         server = Processes(target.pids)
         before, own, begin = server.cpu(), time.process_time(), time.monotonic()
         await asyncio.sleep(seconds)
+        async with asyncio.timeout(PATIENCE):
+            await came.wait()  # no value has no figures
         spent, passed = server.cpu() - before, time.monotonic() - begin
         if tally.lost:
             raise BenchFailed(tally.lost)

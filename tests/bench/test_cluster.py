@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -46,13 +46,27 @@ class TestWhatIsNoFigure:
         run_loop(main())
 
     def test_a_message_that_does_not_reach_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "PATIENCE", 0.2)
+        connect = loading._Crowd._connect_some
+
+        async def connect_some(crowd: loading._Crowd, indexes: Iterator[int]) -> None:
+            await connect(crowd, indexes)
+            # Each connection has begun by now, with the usual patience.
+            monkeypatch.setattr(loading, "PATIENCE", 0.2)
+
+        monkeypatch.setattr(loading._Crowd, "_connect_some", connect_some)
         monkeypatch.setattr(loading, "_PROBE", 0.1)
         with pytest.raises(BenchFailed, match=r"no message reached all 2 subscribers in 0\.2 s"):
             self.run(lambda target: replace(target, path="/echo"))
 
     def test_a_connection_that_is_not_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "PATIENCE", 0.2)
+        connect = loading._Crowd._connect_some
+
+        async def connect_some(crowd: loading._Crowd, indexes: Iterator[int]) -> None:
+            # The publisher is connected.
+            monkeypatch.setattr(loading, "PATIENCE", 0.2)
+            await connect(crowd, indexes)
+
+        monkeypatch.setattr(loading._Crowd, "_connect_some", connect_some)
         with pytest.raises(ExceptionGroup) as failed:
             self.run(lambda target: replace(target, steps=(Expect("something else"),)))
         assert failed.group_contains(BenchFailed, match=r"connection 0: not ready within 0\.2 s")
