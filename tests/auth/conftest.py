@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -22,3 +23,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyServer]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KeyServer() as server:
         yield server
+    # A fetch that nobody waited for logs how it ended: not within the next test.
+    for thread in threading.enumerate():
+        if thread.name == "roomwire-jwks":
+            thread.join()

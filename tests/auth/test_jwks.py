@@ -5,7 +5,10 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
+from socket import socket
 from threading import Event
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import anyio
@@ -13,6 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed448
 
+from roomwire.auth import jwks
 from roomwire.auth.jwks import MAX_DOCUMENT_SIZE, KeySet, parse_keys
 from roomwire.auth.jwt import JwtAuthenticator, JwtOptions
 from roomwire.auth.tokens import Cause, TokenError, unauthorized
@@ -156,10 +160,13 @@ class TestStart:
         assert message in str(caught.value)
 
     @pytest.mark.anyio
-    async def test_no_answer(self, server: KeyServer, clock: Clock) -> None:
-        server.stop()
-        with pytest.raises(ConfigError, match="refused"):
-            await keys_of(server, clock).start()
+    async def test_no_answer(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with socket() as silent:
+            silent.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}/keys.json"
+            with pytest.raises(ConfigError, match="refused"):
+                await KeySet(url, ["RS256"], clock=clock).start()
 
     @pytest.mark.anyio
     async def test_a_redirect_is_not_followed(self, server: KeyServer, clock: Clock) -> None:
@@ -188,11 +195,14 @@ class TestStart:
             await keys_of(server, clock).start()
 
     @pytest.mark.anyio
-    async def test_an_answer_that_drips(self, server: KeyServer, clock: Clock) -> None:
-        """Each byte comes in time, all of them never would."""
+    async def test_an_answer_that_drips(self, server: KeyServer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each byte comes in time, all of them never would: half a second goes by at each read."""
+        reads = count()
+        monkeypatch.setattr(jwks, "time", SimpleNamespace(monotonic=lambda: next(reads) / 2))
         server.write = partial(endless, pause=0.001, piece=b" ")
         with pytest.raises(ConfigError, match="takes too long"):
-            await keys_of(server, clock, timeout=1.0).start()
+            await keys_of(server, clock).start()
+        assert next(reads) > 2 * PATIENCE
 
     @pytest.mark.anyio
     async def test_a_url_that_is_none(self, clock: Clock) -> None:
