@@ -402,12 +402,13 @@ def test_an_absolute_target_is_a_path_and_a_host(server: LiveServer) -> None:
         assert exchange(server.port, evil).status == (403 if host == "127.0.0.1" else 400)
 
 
-def test_431_for_a_head_that_is_too_large(server: LiveServer) -> None:
+def test_431_for_a_head_that_is_too_large(shell: Shell, serve: Serve, watch: Watch) -> None:
+    server = serve(shell, app=watched_app(watch), clock=VirtualClock())
     many = request("/ws", *(f"X-Header-{n}: a" for n in range(120)), bearer())
     assert_refused(exchange(server.port, many), 431, "bad_request")
     large = request("/ws", *(f"X-Large-{n}: {'a' * 4000}" for n in range(5)), bearer())
     assert_refused(exchange(server.port, large), 431, "bad_request")
-    # Never ending: the answer comes while the peer still sends.
+    # Never ending: the answer comes while the peer still sends, who is not cut off before the clock goes on.
     with connect(server.port, b"GET /ws HTTP/1.1\r\n") as link:
         for number in range(20):
             link.send(f"X-Endless-{number}: {'a' * 1000}\r\n".encode())

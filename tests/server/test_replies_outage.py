@@ -11,6 +11,7 @@ from roomwire.backplanes.contract import Reservation
 from roomwire.backplanes.memory import MemoryBackplane, MemoryHub
 from roomwire.core.errors import Unavailable
 from roomwire.node.replies import _Running
+from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
 from tests.server.live import Client, LiveServer
@@ -48,7 +49,7 @@ def backplane() -> Failing:
 
 @pytest.fixture
 def server(serve: Serve, log: Log, backplane: Failing) -> LiveServer:
-    return serve(app=make_app(log), backplane=backplane)
+    return serve(app=make_app(log), backplane=backplane, clock=VirtualClock())  # it renews nothing by itself
 
 
 def say(client: Client, content: str = "hello") -> dict[str, Any]:

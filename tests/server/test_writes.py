@@ -148,8 +148,9 @@ def only_carrier(server: EchoServer) -> Carrier:
 
 @pytest.mark.parametrize("wanted", ["60 5000", "100000 1"], ids=["bytes", "messages"])
 def test_a_peer_that_does_not_read_is_closed_with_4002(shell: Shell, listening: socket.socket, wanted: str) -> None:
+    clock = VirtualClock()  # stands still: what is left can be read
     with (
-        echo_server(shell, make_receiver=Flood, limits=SMALL, listen={"fd": listening.fileno()}) as server,
+        echo_server(shell, make_receiver=Flood, limits=SMALL, listen={"fd": listening.fileno()}, clock=clock) as server,
         narrow_link(server) as link,
     ):
         while server.call(lambda: only_carrier(server).phase) is Phase.OPEN:
