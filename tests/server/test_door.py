@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import cycle
 
 import pytest
@@ -381,15 +383,21 @@ def test_without_a_descriptor_left_it_waits_and_goes_on(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     sock = socket.socket()
     sock.settimeout(TIMEOUT)
-    lowest_free = os.dup(sock.fileno())
-    os.close(lowest_free)
+    gc.collect()  # else what earlier tests left might be closed, and its descriptors free, in the midst of this
+    taken = [os.dup(sock.fileno())]
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0], hard))
+        os.close(taken.pop())
+        with suppress(OSError):  # lower ones that are free all the same
+            while True:
+                taken.append(os.dup(sock.fileno()))
         sock.connect(("127.0.0.1", server.port))
         assert exhausted.wait(TIMEOUT)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         logging.getLogger("roomwire").removeHandler(notice)
+        for number in taken:
+            os.close(number)
     with RawLink(sock) as link:
         link.send(head)
         link.upgraded()
