@@ -132,12 +132,24 @@ CADDY = Tool("caddy", ("caddy",), "run: make tools (or: apt-get install caddy)",
 TOOLS = (REDIS, REDIS_OLDEST, NATS, CHROMIUM, NODE, NGINX, HAPROXY, CADDY)
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now; whoever takes it may still be too late."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that nobody listens on, and that nobody else is given as long as this process lives.
+
+    A server that sets ``SO_REUSEADDR``, as all do, may bind it, and bind it again after a restart: Linux lets both
+    have it as long as one of them does not listen. Elsewhere whoever takes it may still be too late.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    port: int = probe.getsockname()[1]
+    if sys.platform == "linux":
+        _reserved.append(probe)
+    else:
+        probe.close()
+    return port
 
 
 class Server(ABC):
