@@ -18,8 +18,8 @@ from coverage import Coverage, CoverageData
 
 __all__ = ["AsyncioErrors", "CoreMeasure", "core_coverage", "end_children", "leaked_children", "leaked_threads"]
 
-THREAD_GRACE = 5.0
-"""Seconds that a thread which was told to end has for it."""
+THREAD_GRACE = 30.0
+"""Seconds that a thread which was told to end has for it; reached only where one does not."""
 
 
 class AsyncioErrors(logging.Handler):
