@@ -14,15 +14,15 @@ class Proxy:
 
     Attributes:
         refuses: whether new links are closed at once.
-        silent: whether what the server says is taken and not passed on.
     """
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._maimed: set[asyncio.StreamWriter] = set()
+        self._silent = False
         self.refuses = False
-        self.silent = False
         self.port = 0
 
     @property
@@ -35,6 +35,21 @@ class Proxy:
         """How many links there are."""
         return len(self._tasks)
 
+    @property
+    def silent(self) -> bool:
+        """Whether what the server says is taken and not passed on.
+
+        A link that has lost something by it is reset when that ends: TCP never goes on behind a hole.
+        """
+        return self._silent
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        self._silent = silent
+        if not silent:
+            for writer in self._maimed:
+                writer.transport.abort()
+
     def cut(self) -> None:
         """Reset every link."""
         for writer in self._writers:
@@ -45,12 +60,12 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
+        self._writers.add(writer)  # a cut may come before the task has begun
         task = asyncio.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(far_writer)
@@ -63,11 +78,14 @@ class Proxy:
             self._writers.discard(far_writer)
         writer.transport.abort()
         self._writers.discard(writer)
+        self._maimed.discard(writer)
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, mute: bool) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
-                if not (mute and self.silent):
+                if mute and self.silent:
+                    self._maimed.add(sink)
+                else:
                     sink.write(data)
                     await sink.drain()
 
