@@ -17,8 +17,8 @@ from roomwire.testing.backplane import Recorder
 from tests.servers import RedisServer
 
 POLICY = HistoryPolicy(size=100, ttl=600.0)
-QUICK: dict[str, Any] = {"probe_after": 0.2, "probe_timeout": 0.3, "command_timeout": 0.5, "connect_timeout": 0.5}
-"""Times of a link that is watched closely."""
+QUICK: dict[str, Any] = {"probe_after": 0.2, "probe_timeout": 1.5, "command_timeout": 1.5, "connect_timeout": 1.5}
+"""Times of a link that is watched closely, and yet not given up because a busy machine stood still for a moment."""
 
 _prefixes = count()
 

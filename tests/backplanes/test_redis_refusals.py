@@ -63,11 +63,11 @@ class TestLeases:
         self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The links are up all the time; it is the store that stores nothing."""
-        monkeypatch.setattr(leases, "REFRESH", 0.3)
-        monkeypatch.setattr(leases, "_LATE", 0.1)
+        monkeypatch.setattr(leases, "REFRESH", 0.8)
+        monkeypatch.setattr(leases, "_LATE", 0.2)
         async with (
-            started(redis_server, name="a", lease=1.0) as node,
-            started(redis_server, name="b", prefix=node.prefix, lease=1.0) as other,
+            started(redis_server, name="a", lease=3.0) as node,
+            started(redis_server, name="b", prefix=node.prefix, lease=3.0) as other,
         ):
             for each, member in ((node, ANN), (other, BOB)):
                 await each.backplane.subscribe("r")
@@ -127,7 +127,7 @@ class TestListening:
         link.add(b"before")
         link.start()
         try:
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 await turns(lambda: link._link is not None)
                 assert not up.is_set()
                 confirmed = link.add(b"meanwhile")
@@ -135,7 +135,7 @@ class TestListening:
                 assert await confirmed
             with client_of(redis_server) as client:
                 assert client.publish("meanwhile", b"1") == 1
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 assert await heard.get() == b"1"
         finally:
             await link.aclose()
