@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,10 @@ from tests.servers import NatsServer
 __all__ = ["NatsFaults", "NatsSpace", "admin", "nats_space", "options_of", "started"]
 
 _prefixes = count()
+_PATIENCE = 5.0
+"""Seconds after which a question is put again."""
+_NO_LEADER = 10008
+_NO_STREAM = 10059
 
 
 def options_of(port: int, prefix: str, **options: Any) -> NatsOptions:
@@ -29,7 +33,7 @@ def options_of(port: int, prefix: str, **options: Any) -> NatsOptions:
 
 
 async def admin(port: int, request: str, body: object = None) -> dict[str, Any]:
-    """A request to JetStream, on a link of its own."""
+    """A request to JetStream, on a link of its own; such as may be made twice."""
     async with _admin(port) as ask:
         return await ask(request, body)
 
@@ -38,14 +42,30 @@ async def admin(port: int, request: str, body: object = None) -> dict[str, Any]:
 async def _admin(port: int) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
     client = NatsClient(lambda error: None, lambda text: None)
     await client.open(f"nats://127.0.0.1:{port}", NatsOptions(), "admin", None)
-    answers: asyncio.Queue[bytes] = asyncio.Queue()
-    client.listen("_INBOX.admin", lambda subject, data, headers: answers.put_nowait(data))
+    answers: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+    inboxes = (f"_INBOX.admin.{number}" for number in count())
+    client.listen("_INBOX.admin.*", lambda subject, data, headers: answers.put_nowait((subject, data)))
+
+    async def answer(inbox: str) -> dict[str, Any]:
+        while True:
+            subject, data = await answers.get()
+            if subject == inbox:
+                found: dict[str, Any] = json.loads(data)
+                return found
 
     async def ask(request: str, body: object = None) -> dict[str, Any]:
-        client.tell(f"$JS.API.{request}", b"" if body is None else json.dumps(body).encode(), "_INBOX.admin")
-        async with asyncio.timeout(10):
-            found: dict[str, Any] = json.loads(await answers.get())
-            return found
+        data = b"" if body is None else json.dumps(body).encode()
+        async with asyncio.timeout(40):
+            while True:
+                inbox = next(inboxes)
+                client.tell(f"$JS.API.{request}", data, inbox)
+                # Servers that have lost their leader answer nothing, or that they have none, until there is another.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_PATIENCE):
+                        found = await answer(inbox)
+                    if found.get("error", {}).get("err_code") != _NO_LEADER:
+                        return found
+                    await asyncio.sleep(0.1)
 
     try:
         yield ask
@@ -71,7 +91,8 @@ class NatsFaults:
     async def lose(self) -> None:
         async with _admin(self._server.port) as ask:
             for name in _of((await ask("STREAM.NAMES"))["streams"], self._prefix):
-                assert (await ask(f"STREAM.DELETE.{name}"))["success"]
+                found = await ask(f"STREAM.DELETE.{name}")
+                assert found.get("success") or found["error"]["err_code"] == _NO_STREAM
 
     async def streams(self) -> list[str]:
         """The names of all streams of the name space, those of buckets too."""

@@ -72,7 +72,7 @@ class TestRestarts:
 
     async def test_a_server_that_stands_still_is_noticed(self, space: NatsSpace) -> None:
         backplane = await space.make(
-            servers=[space.server.url], connect_timeout=0.5, request_timeout=0.5, operation_timeout=0.5
+            servers=[space.server.url], connect_timeout=1.5, request_timeout=1.5, operation_timeout=1.5
         )
         async with started(backplane, "a") as sink:
             await backplane.subscribe("r")
@@ -93,7 +93,7 @@ class TestRestarts:
 
 class TestLostAnswers:
     async def test_a_publish_without_an_answer_is_unknown_and_its_retry_finds_it(self, space: NatsSpace) -> None:
-        backplane = await space.make(request_timeout=0.2, operation_timeout=0.3, probe_interval=30)
+        backplane = await space.make(request_timeout=1.0, operation_timeout=1.5, probe_interval=30)
         async with started(backplane, "a"), started(other := await space.make(), "b"):
             start = await publish(backplane, b"before")
             space.faults.proxies[backplane].silent = True
@@ -107,7 +107,7 @@ class TestLostAnswers:
             assert bodies(await other.history("r", start, 10)) == [b"once"]
 
     async def test_a_first_publish_that_never_left_was_not_stored(self, space: NatsSpace) -> None:
-        backplane = await space.make(request_timeout=0.2, operation_timeout=0.3, probe_interval=30)
+        backplane = await space.make(request_timeout=1.0, operation_timeout=1.5, probe_interval=30)
         async with started(backplane, "a"):
             space.faults.proxies[backplane].silent = True
             with pytest.raises(Unavailable) as caught:

@@ -33,12 +33,16 @@ async def space(nats_server: NatsServer) -> AsyncIterator[NatsSpace]:
         yield space
 
 
-async def lapsed(backplane: NatsBackplane) -> None:
-    """Wait until what was refreshed last has ended by the store's clock."""
-    clock = backplane._clock
+async def end_of_lease(backplane: NatsBackplane) -> float:
+    """When what was refreshed last ends, by the store's clock."""
     item = next(iter((await backplane._buckets[0].scan("p.>")).values()))
     assert item.value is not None
-    await asyncio.sleep(float(item.value.rsplit(b",", 1)[1].rstrip(b"]")) - clock.now() + 0.05)  # its end is known
+    return float(item.value.rsplit(b",", 1)[1].rstrip(b"]"))
+
+
+async def until_time(backplane: NatsBackplane, time: float) -> None:
+    """Wait until the store's clock has passed it."""
+    await asyncio.sleep(time - backplane._clock.now() + 0.05)
 
 
 class TestLeases:
@@ -54,7 +58,7 @@ class TestLeases:
             assert "error" not in full
             with pytest.raises(Unavailable):
                 await backplane.refresh([("r", ANN)], [])
-            await lapsed(backplane)
+            await until_time(backplane, await end_of_lease(backplane))
             assert await backplane.members("r") == [ANN]
             await admin(space.server.port, f"STREAM.UPDATE.{name}", config)
             # Others may have had no chance to refresh theirs.
@@ -67,12 +71,12 @@ class TestLeases:
         async with started(backplane, "a") as sink:
             await backplane.enter("r", ANN)
             for times in (1, 2):
-                end = asyncio.create_task(lapsed(backplane)) if times == 1 else None
-                await asyncio.sleep(0.05)  # it has read the lease
+                if times == 1:
+                    end = await end_of_lease(backplane)
                 await space.faults.cut(backplane)
                 await sink.until(lambda: sink.availability[-1:] == [False])
-                if end is not None:
-                    await end
+                if times == 1:
+                    await until_time(backplane, end)
                 await space.faults.heal(backplane)
                 await sink.until(lambda: sink.availability[-1:] == [True])
             assert await backplane.members("r") == [ANN]
@@ -81,15 +85,17 @@ class TestLeases:
         self, space: NatsSpace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(kv, "SLACK", 1)
-        monkeypatch.setattr(kv, "FORGIVENESS", 0.8)
-        backplane = await space.make(lease=0.2)
+        monkeypatch.setattr(kv, "FORGIVENESS", 1.5)
+        backplane = await space.make(lease=0.9)
         other = await space.make()
         async with started(backplane, "a") as sink, started(other, "b"):
             await backplane.enter("r", ANN)
             await space.faults.cut(backplane)
             await sink.until(lambda: sink.availability[-1:] == [False])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await until_deleted(other)
+            # The outage has begun some time after the lease, and is as long when the server may have deleted it.
+            await until_time(backplane, backplane._clock._outage + kv.SLACK)
             await space.faults.heal(backplane)
             await sink.until(lambda: sink.availability[-1:] == [True])
             with pytest.raises(Unavailable, match="before all nodes"):
@@ -131,7 +137,7 @@ async def until_deleted(backplane: NatsBackplane) -> None:
 
 class TestLink:
     async def test_an_order_that_may_be_lost_is_told_to_who_gave_it(self, space: NatsSpace) -> None:
-        backplane = await space.make(request_timeout=0.3)
+        backplane = await space.make(request_timeout=1.0)
         async with started(backplane, "a") as sink:
             await backplane.tell(None, b"heard")
             await sink.until(lambda: sink.control == [b"heard"])
@@ -160,7 +166,7 @@ class TestLink:
         async with stranger, started(backplane, "a") as sink:
             proxy._target, port = stranger.sockets[0].getsockname()[1], proxy._target
             proxy.cut()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await tries.wait()
             proxy._target = port
             await sink.until(lambda: sink.availability == [True, False, True])
