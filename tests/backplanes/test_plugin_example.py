@@ -140,10 +140,10 @@ class User:
         self.room = self.until("session.welcome")["data"]["rooms"]["lobby"]
         self.last: str = last or self.room["position"]
 
-    def until(self, event: str) -> dict[str, Any]:
+    def until(self, *events: str) -> dict[str, Any]:
         while True:
             message: dict[str, Any] = json.loads(self._link.recv(timeout=20))
-            if message["event"] == event:
+            if message["event"] in events:
                 return message
 
     def hear(self) -> str:
@@ -156,9 +156,11 @@ class User:
     def say(self, text: str) -> int:
         """Say something, which is acknowledged; so it is stored. Returns the process that did it."""
         self._link.send(json.dumps({"event": "say", "room": "lobby", "data": text, "id": text}))
-        assert self.hear() == text
-        ack = self.until("ack")
-        assert ack["id"] == text
+        said, ack = sorted(
+            (self.until("said", "ack"), self.until("said", "ack")), key=lambda one: one["event"] == "ack"
+        )
+        assert (said["event"], said["data"], ack["event"], ack["id"]) == ("said", text, "ack", text)
+        self.last = said["id"]
         process: int = ack["data"]
         return process
 
