@@ -64,6 +64,7 @@ class BrokenLinks(Base):
         await link.cut(node.backplane)
         with pytest.raises(Unavailable):
             await node.backplane.publish("r", b"once", key="k", policy=POLICY)
+        await node.sink.until(lambda: node.sink.availability[-1] is False, PATIENCE)
         await link.heal(node.backplane)
         await node.sink.until(lambda: node.sink.availability[-1] is True, PATIENCE)
         position = await node.backplane.publish("r", b"once", key="k", policy=POLICY)

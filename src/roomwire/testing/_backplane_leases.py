@@ -291,10 +291,10 @@ class Replies(Base):
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("new", "second")
 
     async def test_the_lease_of_a_slow_handler_is_renewed(self, node: Node, other: Node, advance: Advance) -> None:
-        await node.backplane.reserve("k", "first", 2.0 * self.pace)
-        for _ in range(3):
+        await node.backplane.reserve("k", "first", 3.0 * self.pace)
+        for _ in range(4):
             await advance(1.0 * self.pace)
-            await node.backplane.renew("k", 2.0 * self.pace)
+            await node.backplane.renew("k", 3.0 * self.pace)
         assert await other.backplane.reserve("k", "second", 30.0) == Reservation("pending", "first")
 
     async def test_a_renewal_makes_nothing(self, node: Node) -> None:
