@@ -103,6 +103,16 @@ async def stop_store(run: Run) -> None:
     run.expect_within(max(publisher.slowest for publisher in run.crowd.publishers), 12.0, "slowest reply")
 
 
+async def _a_publisher_on_each_node(run: Run) -> None:
+    """Where a client connects to is chance, and a refusal or two may leave a node without any that publishes."""
+    ports = run.crowd.ports
+    for node in run.cluster.nodes:
+        run.crowd.ports = lambda: [node.port]  # noqa: B023  all are there before the next one is looked at
+        run.crowd.publisher(f"{run.name}-{node.name}", run.crowd.publishers[0].room, 10.0)
+        await run.crowd.all_live()
+    run.crowd.ports = ports
+
+
 _PUBLICATION = b'{"e":"told"'
 """How the body of a publication begins, behind its length (`roomwire.core.publication`)."""
 
@@ -110,6 +120,7 @@ _PUBLICATION = b'{"e":"told"'
 @row("broken-publish", "the store's replies to publishes are lost and the link breaks, 10 times")
 async def broken_publish(run: Run) -> None:
     _populate(run)
+    await _a_publisher_on_each_node(run)
     await run.start()
     mode = Mode.LOSE_REPLIES if run.cluster.backplane == "redis" else Mode.LOSE_ANSWERS
     lost = 0
