@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from roomwire.backplanes.redis import RedisBackplane, RedisOptions
@@ -28,8 +29,20 @@ def redis_options(redis_session: RedisServer) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def node(redis_options: dict[str, object]) -> Iterator[LiveServer]:
-    """A node on Redis."""
+def redis_node(redis_options: dict[str, object]) -> Iterator[LiveServer]:
     backplane = RedisBackplane(RedisOptions.model_validate(redis_options))
     with live_server(make_app(), backplane=backplane, limits=UNHURRIED) as started:
         yield started
+
+
+@pytest.fixture
+def node(redis_node: LiveServer) -> LiveServer:
+    """A node on Redis, which has got over what the test before did to that."""
+
+    async def until_up() -> None:
+        with anyio.fail_after(30):
+            while not redis_node.node.hub.up:  # noqa: ASYNC110  of the node's own state
+                await anyio.sleep(0.01)
+
+    redis_node.call(until_up)
+    return redis_node
