@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -14,6 +17,7 @@ from roomwire import App, Connection
 from roomwire.config import Settings
 from roomwire.core.errors import LocalError
 from roomwire.testing import _server
+from roomwire.testing._thread import ServerThread
 from roomwire.testing.kit import Client, NotReceived, TokenMaker, Transcript, configured, running_server
 
 THREAD = "roomwire-server-under-test"
@@ -33,10 +37,11 @@ def wait_for_the_end() -> None:
 
 def test_a_handler_that_blocks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_server, "_END", 0.1)
-    app, goes_on, transcript = App(), threading.Event(), Transcript()
+    app, blocks, goes_on, transcript = App(), threading.Event(), threading.Event(), Transcript()
 
     @app.on("block")
     async def block(connection: Connection) -> None:
+        blocks.set()
         goes_on.wait()  # the whole loop
 
     try:
@@ -45,6 +50,7 @@ def test_a_handler_that_blocks(settings: Settings, monkeypatch: pytest.MonkeyPat
                 client = Client(server.port, server.path, TokenMaker(settings, transcript), transcript)
                 with pytest.raises(NotReceived):
                     client.connect("ann").send("block", timeout=0.1)
+                assert blocks.wait(30)  # else it would drain in peace
                 client.abort()
     finally:
         goes_on.set()
@@ -53,12 +59,23 @@ def test_a_handler_that_blocks(settings: Settings, monkeypatch: pytest.MonkeyPat
 
 def test_a_startup_that_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_server, "_START", 0.1)
+    hangs, start = threading.Event(), ServerThread.start
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[None]:
+        hangs.set()
         await anyio.sleep_forever()
         yield
 
+    def started(thread: ServerThread, function: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
+        """The time begins where it hangs: before, the loop may be busy with the start."""
+        future = start(thread, function)
+        assert hangs.wait(30)
+        while "its loop is idle" not in thread.where():
+            time.sleep(0.001)
+        return future
+
+    monkeypatch.setattr(ServerThread, "start", started)
     with pytest.raises(LocalError, match=r"did not start within 0\.1 s; its loop is idle: something waits there"):
         with running_server(App(lifespan=lifespan), settings, Transcript()):
             pass
