@@ -58,6 +58,7 @@ class _Host:
         self.recent: deque[Measurement] = deque(maxlen=RECENT)
 
     def measure(self, at: float, passed: float, spike: float) -> Measurement:
+        at = round(at, 3)  # as it is told, and kept once for a second
         noise = self._chance.gauss(0, 1) * math.sqrt(passed)
         self._drift += -0.6 * self._drift * passed + 0.075 * noise
         wave = math.sin(2 * math.pi * (at / _WAVE + _PHASE.get(self.region, 0.5)))
@@ -70,7 +71,7 @@ class _Host:
         self.newest = measurement = Measurement(
             name=self.name,
             region=self.region,
-            at=round(at, 3),
+            at=at,
             count=self._count,
             rps=round(min(load, 1.06) * self._capacity * jitter, 1),
             p95=round((26 + 13 / (1 - busy) + self._waiting * 0.9) * jitter, 1),

@@ -24,9 +24,9 @@ def fleets() -> Any:
     return module
 
 
-def begun(fleets: Any, seed: int = 7) -> Any:
+def begun(fleets: Any, seed: int = 7, now: float = NOW) -> Any:
     fleet = fleets.Fleet(seed=seed)
-    fleet.begin(NOW)
+    fleet.begin(now)
     return fleet
 
 
@@ -36,11 +36,13 @@ def test_a_seed_makes_the_same_fleet(fleets: Any) -> None:
     assert one != other
 
 
-def test_the_minute_before_is_there(fleets: Any) -> None:
-    recent = begun(fleets).recent()
+@pytest.mark.parametrize(("fraction", "told"), [(0.0, 0.0), (0.25, 0.25), (0.9996, 1.0)])
+def test_the_minute_before_is_there(fleets: Any, fraction: float, told: float) -> None:
+    """Whatever part of a second it is, also one that is rounded to the next."""
+    recent = begun(fleets, now=NOW + fraction).recent()
     assert set(recent) == {f"{region}-{number}" for region in ("fra", "iad", "sin") for number in (1, 2)}
     for measurements in recent.values():
-        assert [each.at for each in measurements] == [NOW - 60 + second for second in range(1, 60)]
+        assert [each.at for each in measurements] == [NOW + told - 60 + second for second in range(1, 60)]
 
 
 def test_many_measurements_of_a_second_are_kept_once(fleets: Any) -> None:
