@@ -70,10 +70,8 @@ class TestServing:
     def test_a_second_interrupt_ends_at_once(self, project: Project) -> None:
         patience = "drain_timeout = 1000\nport = 0\n[limits]\nclose_timeout = 1000\n"
         project.configure(patience, replace="port = 0")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            url_port = server.getsockname()[1]
-        with running(project.start("run", "--port", str(url_port), "--log-level", "debug")) as process:
-            serving(process)
+        with running(project.start("run", "--log-level", "debug")) as process:
+            url_port = int(serving(process).rpartition(":")[2].removesuffix("/ws"))
             with socket.create_connection(("127.0.0.1", url_port)) as client:
                 head = [
                     "GET /ws HTTP/1.1",
