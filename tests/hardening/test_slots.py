@@ -13,7 +13,7 @@ from tests.server.live import LiveServer, live_cluster
 
 
 def test_50_connects_at_once_on_two_nodes_open_5() -> None:
-    outcomes: Counter[int] = Counter()
+    outcomes: list[int] = []
     start = threading.Barrier(50)
 
     def connect(server: LiveServer) -> None:
@@ -21,17 +21,17 @@ def test_50_connects_at_once_on_two_nodes_open_5() -> None:
         try:
             server.connect("ann")
         except InvalidStatus as error:
-            outcomes[error.response.status_code] += 1
+            outcomes.append(error.response.status_code)
         else:
-            outcomes[101] += 1
+            outcomes.append(101)
 
     with live_cluster([make_app(), make_app()], limits=Limits(connections_per_user=5)) as nodes:
         threads = [threading.Thread(target=connect, args=(nodes[number % 2],)) for number in range(50)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
-        assert outcomes == {101: 5, 429: 45}
+            thread.join()
+        assert Counter(outcomes) == {101: 5, 429: 45}
         assert sum(len(node.node.connections) for node in nodes) == 5
         # Another user is not concerned.
         nodes[0].connect("bob")
