@@ -13,6 +13,8 @@ import { connect } from "../../src/roomwire/client/js/roomwire.js";
 
 let client = null;
 let tokens = [null]; // one for each attempt, the last one for all further ones
+let way = Promise.resolve(); // to the server: no attempt gets further than it
+let clear = () => {};
 
 function print(message) {
   process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -25,7 +27,10 @@ const fault = ({ code = "thrown", message, details }) => ({ code, message, detai
 const commands = {
   connect({ url, options }) {
     tokens = options.tokens ?? [options.token ?? null];
-    const token = async () => (tokens.length > 1 ? tokens.shift() : tokens[0]);
+    const token = async () => {
+      await way;
+      return tokens.length > 1 ? tokens.shift() : tokens[0];
+    };
     const onerror = (error) => print({ event: "onerror", data: fault(error) });
     // Without jitter a wait is as short as it may be; a client id made without chance would be everybody's.
     const calm = options.jitter === false ? { runtime: { random: () => 0 }, client: randomUUID() } : {};
@@ -42,6 +47,12 @@ const commands = {
   fetchMembers: ({ room }) => client.room(room).fetchMembers(),
   fetchRooms: () => client.fetchRooms(),
   outage: ({ duration }) => client.simulateOutage(duration),
+  /** Lose the link, and find none until `restore`. */
+  cut() {
+    way = new Promise((resolve) => (clear = resolve));
+    client.simulateOutage(0);
+  },
+  restore: () => clear(),
   close: () => client.close(),
   state: () => ({
     state: client.state,
