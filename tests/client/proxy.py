@@ -34,7 +34,7 @@ class Proxy:
         scope = anyio.CancelScope()
         self._links.add(scope)
         try:
-            with scope:
+            with scope, suppress(ConnectionRefusedError):  # nobody is there: the link ends
                 streams.append(await anyio.connect_tcp("127.0.0.1", self._target))
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._copy, streams[0], streams[1], scope)
