@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from roomwire.backplanes.memory import MemoryBackplane
@@ -20,7 +19,7 @@ from roomwire.core.tail import Page
 from roomwire.node import Connection
 from tests.server.chat import Log, make_app
 from tests.server.conftest import Serve
-from tests.server.live import UNHURRIED, Client, LiveServer, Shell
+from tests.server.live import TIMEOUT, UNHURRIED, Client, LiveServer, Shell
 from tests.server.watching import until
 
 pytestmark = pytest.mark.wire
@@ -269,6 +268,8 @@ def test_a_join_that_the_application_gave_up_is_undone(shell: Shell, serve: Serv
     epoch, offset = Position.parse(event)
     server.call(server.node.hub.deliver, "chat:general", epoch, offset - 1, offset, write_body("other", b"1"))
     client.send("enter.quickly", "chat:general", id="e1")
+    (connection,) = server.node.connections_of("nobody")
+    until(server, lambda: "chat:general" in connection._memberships)  # the keeper's read is what it waits for
     server.call(backplane.asked.wait)
     server.call(lambda: scopes[0].cancel())
     assert client.receive_until("ack", id="e1")["data"] is True
@@ -303,10 +304,11 @@ def test_a_connection_is_in_no_more_rooms_than_allowed_however_they_are_added(sh
 def test_put_in_while_the_client_joins_gives_both_an_answer(serve: Serve) -> None:
     """The client's join waits for its policy while the application's own way is quicker."""
     log = Log()
-    gate = anyio.Event()
+    asked, gate = anyio.Event(), anyio.Event()
 
     async def wait(connection: Connection, channel: str) -> None:
         if channel == "two":
+            asked.set()
             await gate.wait()
 
     log.joining = wait
@@ -314,6 +316,7 @@ def test_put_in_while_the_client_joins_gives_both_an_answer(serve: Serve) -> Non
     ann = server.connect("ann")
     ann.request("hold")
     ann.send("room.join", room="chat:two", id="j1")
+    server.call(asked.wait)
     server.call(log.connections["ann"].join, "chat:two")
     joined = ann.receive_until("room.joined")
     server.call(gate.set)
@@ -372,7 +375,7 @@ def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) ->
     ann.request("room.leave", room="chat:two")
     until(server, lambda: order == ["begun"])
     bob.send("room.join", room="chat:two", id="j1")
-    server.call(anyio.lowlevel.checkpoint)
+    until(server, lambda: server.node.hub.rooms["chat:two"].users)
     server.call(release.set)
     assert bob.receive_until("ack", id="j1")["data"]["recovered"] is None
     sent = bob.request("publish", {}, room="chat:two")["data"]
@@ -380,28 +383,38 @@ def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) ->
     assert order == ["begun", "ended"]
 
 
+AHEAD = 100
+"""Events that a publisher is ahead of the test at the most: else one who reads slowly would never catch up."""
+
+
+class Progress:
+    """How far a test got: the offset of the last position that it was told."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+
 @contextmanager
-def publishing(server: LiveServer, room: str) -> Iterator[None]:
+def publishing(server: LiveServer, room: str) -> Iterator[Progress]:
     """Publish 1, 2, 3 and so on, some in one turn of the loop, until the end of the block."""
-    stop = anyio.Event()
+    stop, progress = anyio.Event(), Progress()
 
     async def publish() -> None:
         number = 0
         while not stop.is_set():
-            for _ in range(number % 4):
-                number += 1
-                await server.node.app.publish(room, "told", number)
-            number += 1
-            await server.node.app.publish(room, "told", number)
+            if number < progress.offset + AHEAD:
+                for _ in range(1 + number % 4):
+                    number += 1
+                    await server.node.app.publish(room, "told", number)
             with anyio.move_on_after(0.001):
                 await stop.wait()
 
     future = server.portal.start_task_soon(publish)
     try:
-        yield
+        yield progress
     finally:
         server.call(stop.set)
-        future.result(10)
+        future.result(TIMEOUT)
 
 
 def offset_of(id_: str) -> int:
@@ -419,11 +432,12 @@ def check_sequence(client: Client, offset: int, count: int) -> None:
 def test_200_joins_beside_a_fast_publisher_see_no_hole(shell: Shell, serve: Serve) -> None:
     server = serve(shell, limits=UNHURRIED)
     clients = [server.connect(f"user-{number}") for number in range(4)]
-    with publishing(server, "chat:two"):
+    with publishing(server, "chat:two") as progress:
         for turn in range(50):
             for number, client in enumerate(clients):
                 reply = join(client, "chat:two")
                 assert reply["recovered"] is None
+                progress.offset = offset_of(reply["position"])
                 check_sequence(client, offset_of(reply["position"]), (turn + number) % 7)
                 client.request("room.leave", room="chat:two")
                 assert not [e for e in client.events_before("whoami") if e["event"] == "told"]
@@ -434,11 +448,12 @@ def test_resumes_from_any_position_beside_a_fast_publisher_see_no_hole(shell: Sh
     ann = server.connect("ann")
     known = [join(ann, "chat:two")["position"]]
     ann.request("room.leave", room="chat:two")
-    with publishing(server, "chat:two"):
+    with publishing(server, "chat:two") as progress:
         for turn in range(50):
             since = known[-1 - turn % min(len(known), 5)]
             reply = join(ann, "chat:two", since=since)
             assert reply["recovered"] is True
             known.append(reply["position"])
+            progress.offset = offset_of(reply["position"])
             check_sequence(ann, offset_of(since), offset_of(reply["position"]) - offset_of(since) + 3)
             ann.request("room.leave", room="chat:two")
