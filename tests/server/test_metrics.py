@@ -109,9 +109,10 @@ def test_handshakes_that_are_pending(server: LiveServer) -> None:
 
 
 def test_a_message_and_what_becomes_of_it(server: LiveServer) -> None:
-    ann, bob = server.connect("ann"), server.connect("bob")
-    for client in (ann, bob):
-        client.receive_until("presence.state")
+    ann = server.connect("ann")
+    ann.receive_until("presence.state")
+    bob = server.connect("bob")
+    bob.receive_until("presence.state")
     ann.receive_until("presence.join")
     ann.request("whoami")
     before = Scrape(server)

@@ -14,10 +14,11 @@ from roomwire.backplanes.contract import Member
 from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.limits import Limits
 from roomwire.core.policy import RoomPolicy
+from roomwire.node import Node
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
-from tests.server.live import UNHURRIED, Client, LiveServer, live_cluster
+from tests.server.live import TIMEOUT, UNHURRIED, Client, LiveServer, live_cluster
 from tests.server.watching import until
 
 pytestmark = pytest.mark.wire
@@ -35,15 +36,18 @@ def presence(client: Client) -> list[tuple[str, str]]:
     return [(event["event"].removeprefix("presence."), event["data"]["user"]) for event in events]
 
 
-def settle(server: LiveServer, *, told: bool = True) -> None:
-    """Until everything about presence that was to be done is done; `told` where members have heard of it, too."""
-    node = server.node
+def settle(*servers: LiveServer, told: bool = True) -> None:
+    """Until everything about presence that was to be done is done on these nodes of one loop.
 
-    def is_settled() -> bool:
-        telling = told and any(room.is_telling for room in node.hub.rooms.values())
-        return not (node.presence._looks or node.presence._entries or node.farewells or telling)
+    Where `told`, members have heard of it, too.
+    """
 
-    until(server, is_settled)
+    def is_busy(node: Node) -> bool:
+        presence, telling = node.presence, told and any(room.is_telling for room in node.hub.rooms.values())
+        chores = presence._looks or presence._entries or presence._graces or node.farewells or node.upkeep._busy
+        return bool(chores) or telling
+
+    until(servers[0], lambda: not any(is_busy(server.node) for server in servers))
 
 
 def members(client: Client, room: str = "chat:general") -> list[str]:
@@ -66,6 +70,7 @@ def test_the_list_comes_after_the_join_and_changes_follow(server: LiveServer) ->
 
 def test_a_user_with_two_connections_joins_once_and_leaves_with_the_last(server: LiveServer) -> None:
     ann = server.connect("ann")
+    settle(server)
     one, two = server.connect("bob"), server.connect("bob")
     settle(server)
     assert presence(ann) == [("join", "bob")]
@@ -80,7 +85,9 @@ def test_a_user_with_two_connections_joins_once_and_leaves_with_the_last(server:
 
 def test_a_leave_is_told_after_the_grace(serve: Serve) -> None:
     server = serve(rooms=GRACE, clock=VirtualClock())
-    ann, bob = server.connect("ann"), server.connect("bob")
+    ann = server.connect("ann")
+    settle(server)
+    bob = server.connect("bob")
     settle(server)
     assert presence(ann) == [("join", "bob")]
     bob.close()
@@ -127,7 +134,9 @@ def test_who_leaves_a_room_and_joins_it_again_in_the_same_connection_stays(serve
 
 def test_leave_and_join_in_one_breath(serve: Serve) -> None:
     server = serve(limits=UNHURRIED)
-    ann, bob = server.connect("ann"), server.connect("bob")
+    ann = server.connect("ann")
+    settle(server)
+    bob = server.connect("bob")
     for _ in range(20):
         bob.send("room.leave", room="chat:general")
         bob.send("room.join", room="chat:general", id="again")
@@ -156,6 +165,7 @@ def test_a_room_that_the_new_connection_does_not_enter_is_left_in_the_end(serve:
     log = Log()
     server = serve(app=make_app(log), clock=VirtualClock())
     ann = server.connect("ann")
+    settle(server)
     server.connect("bob", query="client=bob-phone")
     settle(server)
     log.auto["bob"] = []
@@ -180,6 +190,7 @@ def test_members_of_a_room_without_presence_are_not_told(serve: Serve) -> None:
 def test_what_others_are_told_of_a_member_is_its_user_and_info_alone(serve: Serve) -> None:
     server = serve()
     ann = server.connect("ann")
+    settle(server)
     server.connect("bob")
     assert set(ann.receive_until("presence.join")["data"]) == {"user", "info"}
     assert {frozenset(m) for m in ann.request("room.members", room="chat:general")["data"]["members"]} == {
@@ -391,7 +402,8 @@ def test_a_list_that_cannot_be_read_is_unavailable(serve: Serve) -> None:
 
 @pytest.fixture
 def server_of_counted(serve: Serve) -> LiveServer:
-    return serve(backplane=CountedReads())
+    # No sweep comes between, which reads as well.
+    return serve(backplane=CountedReads(), clock=VirtualClock())
 
 
 # --- on more nodes
@@ -405,17 +417,18 @@ def cluster() -> Iterator[list[LiveServer]]:
 
 def test_presence_over_two_nodes(cluster: list[LiveServer]) -> None:
     one, two = cluster
-    ann, bob = one.connect("ann"), two.connect("bob")
-    settle(one)
-    settle(two)
+    ann = one.connect("ann")
+    settle(one, two)
+    bob = two.connect("bob")
+    settle(one, two)
     assert presence(ann) == [("join", "bob")]
     assert members(ann) == members(bob) == ["ann", "bob"]
     # A second connection elsewhere is no second join, and its end no leave.
     other = one.connect("bob")
-    settle(one)
+    settle(one, two)
     other.close()
     until(one, lambda: len(one.node.connections) == 1)
-    settle(one)
+    settle(one, two)
     assert presence(ann) == []
     bob.close()
     assert ann.receive_until("presence.leave")["data"]["user"] == "bob"
@@ -429,8 +442,7 @@ def test_a_client_that_moves_to_another_node_does_not_leave(cluster: list[LiveSe
     presence(ann)
     new = two.connect("bob", query="client=bob-phone")
     assert old.closed()[0] == 4501
-    for server in cluster:
-        settle(server)
+    settle(one, two)
     assert presence(ann) == []
     assert members(new) == ["ann", "bob"]
 
@@ -440,10 +452,9 @@ def test_the_members_of_a_node_that_is_drained_leave(cluster: list[LiveServer]) 
     ann = one.connect("ann")
     for number in range(5):
         two.connect(f"user-{number}")
-    settle(one)
-    settle(two)
+    settle(one, two)
     presence(ann)
     two.call(two.node.drain.run)
-    two.ended.result(10)
+    two.ended.result(TIMEOUT)
     settle(one)
     assert sorted(presence(ann)) == [("leave", f"user-{number}") for number in range(5)]
