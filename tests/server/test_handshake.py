@@ -179,7 +179,8 @@ def test_a_client_that_goes_while_the_hook_runs_keeps_no_slot_and_no_room(shell:
     until(server, lambda: log.handled)
     getattr(link, how)()
     server.call(log.release.set)
-    until(server, lambda: not (carriers(server) or server.node.connections or server.node.hub.rooms))
+    node = server.node
+    until(server, lambda: not (carriers(server) or node.connections or node.hub.rooms or node.farewells))
     link.close()
     # The slot is free: the user's next connection gets it under another client id.
     with connect(server.port, request("/ws", bearer())) as again:

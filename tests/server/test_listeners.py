@@ -234,6 +234,7 @@ def test_an_inherited_descriptor_is_served_and_stays_open(shell: Shell, listenin
         assert server.port == listening.getsockname()[1]
         link.upgraded()
     # It belongs to whoever made it: a successor accepts on it what comes in between.
+    listening.setblocking(True)  # whoever serves has it not block
     with connect(listening.getsockname()[1]) as link:
         listening.accept()[0].close()
         assert link.read_to_end() == b""

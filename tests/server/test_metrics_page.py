@@ -29,7 +29,7 @@ from roomwire.serving import build_node
 from roomwire.testing.clock import VirtualClock
 from tests.server.chat import make_app
 from tests.server.conftest import ROOMS, Serve
-from tests.server.live import SHELLS, LiveServer, Shell, make_node, serving
+from tests.server.live import SHELLS, TIMEOUT, LiveServer, Shell, make_node, serving
 from tests.server.raw import Response, connect
 from tests.server.scraping import BOTH, Scrape, ask, measured_server, series_of
 from tests.server.watching import until
@@ -212,7 +212,7 @@ def test_a_drain_can_be_watched_on_the_port_of_its_own(shell: Shell) -> None:
             draining = series_of(ask(port))
             assert (draining["roomwire_ready", frozenset()], draining["roomwire_draining", frozenset()]) == (0, 1)
             assert ask(port, path="/readyz").json == {"status": "draining"}
-        server.ended.result(10)
+        server.ended.result(TIMEOUT)
     with pytest.raises(OSError, match="refused"):
         ask(port)
 
@@ -235,7 +235,7 @@ def test_a_port_that_is_taken_stops_the_start_and_a_worker_says_so_and_waits(cap
         with anyio.from_thread.start_blocking_portal() as portal, serving(successor, portal) as second:
             assert own_port(second).address[1] == 0
             first.call(first.node.drain.run)
-            first.ended.result(10)
+            first.ended.result(TIMEOUT)
             until_bound(own_port(second), second)
             waits = [record for record in caplog.records if record.message.startswith("the port of metrics is taken")]
             assert [record.roomwire for record in waits] == [{"event": "metrics_wait", "port": port}]  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from roomwire.backplanes.memory import MemoryBackplane
 from roomwire.core.positions import Position
 from tests.server.chat import Log, make_app
 from tests.server.conftest import ROOMS, Serve
-from tests.server.live import Client, LiveServer, Shell, live_cluster
+from tests.server.live import TIMEOUT, Client, LiveServer, Shell, live_cluster
 from tests.server.watching import until
 
 pytestmark = pytest.mark.wire
@@ -68,7 +68,7 @@ def test_a_user_who_is_disconnected_while_the_connect_hook_runs_does_not_come_in
     server.call(gate.reached.wait)
     server.act(app.disconnect, "ann", code=4502, reason="banned")
     server.call(gate.open.set)
-    assert future.result(10).closed() == (4502, "banned")
+    assert future.result(TIMEOUT).closed() == (4502, "banned")
     leaves_nothing(server, "ann")
 
 
@@ -164,7 +164,7 @@ def test_a_user_who_is_added_and_removed_while_the_hook_runs_is_not_in_the_room(
     for order in (app.add, app.remove):
         server.act(order, "ann", "chat:three")
     server.call(gate.open.set)
-    client = future.result(10)
+    client = future.result(TIMEOUT)
     assert client.receive_until("room.joined")["room"] == "chat:two"
     assert rooms_of(client) == {"chat:general", "chat:two"}
 
@@ -191,7 +191,7 @@ def test_a_connection_that_is_closed_while_it_claims_its_slot_gives_it_back(shel
     server.call(backplane.gate.reached.wait)
     server.act(app.disconnect, "ann")
     server.call(backplane.gate.open.set)
-    assert future.result(10).closed()[0] == 4503
+    assert future.result(TIMEOUT).closed()[0] == 4503
     leaves_nothing(server, "ann")
 
 
@@ -208,7 +208,7 @@ def test_a_user_who_is_removed_while_the_connect_hook_runs_is_not_in_the_room(sh
     server.call(gate.reached.wait)
     server.act(app.remove, "ann", "chat:general", "banned")
     server.call(gate.open.set)
-    client = future.result(10)
+    client = future.result(TIMEOUT)
     assert client.welcome["rooms"] == {"chat:general": FORBIDDEN}
     assert rooms_of(client) == set()
     assert "chat:general" not in server.node.hub.rooms
@@ -231,7 +231,7 @@ def test_a_user_who_is_removed_while_a_policy_is_asked_is_not_in_the_room(shell:
     server.act(app.remove, "nobody", "chat:two", "banned")
     server.call(gate.open.set)
     if way == "cursor":
-        client = future.result(10)
+        client = future.result(TIMEOUT)
         assert client.welcome["rooms"] == {"chat:two": FORBIDDEN}
     elif way == "resume":
         assert client.receive_until("ack", id="asked")["data"]["rooms"] == {"chat:two": FORBIDDEN}
@@ -285,7 +285,7 @@ def test_a_policy_that_is_asked_after_the_order_decides(shell: Shell, serve: Ser
     server.call(gate.reached.wait)
     server.act(app.remove, "nobody", "chat:two")
     server.call(gate.open.set)
-    assert rooms_of(future.result(10)) == {"chat:one", "chat:two"}
+    assert rooms_of(future.result(TIMEOUT)) == {"chat:one", "chat:two"}
 
 
 def test_what_a_policy_orders_about_its_room_spares_the_connection_that_asks(shell: Shell, serve: Serve) -> None:
