@@ -92,6 +92,21 @@ class TestTheListeningLink:
             await until(node, went(False, True))
             assert node.sink.interruptions == [None]
 
+    async def test_a_node_that_stood_still_does_not_take_its_link_for_silent(self, redis_server: RedisServer) -> None:
+        async with started(redis_server, **QUICK) as node:
+            (link,) = node.backplane._feed._links.values()
+            await node.publish("r", b"opens the link that probes are sent by")
+            with anyio.fail_after(LIMIT):
+                while link._sound is None:  # noqa: ASYNC110  in the very turn in which one is sent
+                    await asyncio.sleep(0)
+                probed = link._sound
+                time.sleep(1.2 * QUICK["probe_timeout"])  # noqa: ASYNC251  the loop does stand still
+                await probed
+            with anyio.fail_after(LIMIT):
+                while link._sound in (None, probed):  # noqa: ASYNC110  up to the next one
+                    await asyncio.sleep(0)
+            assert node.sink.availability == [True]
+
     async def test_a_killed_link_heals_and_every_room_is_in_doubt(self, redis_server: RedisServer) -> None:
         async with started(redis_server) as node:
             rooms = [f"r{i}" for i in range(5)]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from roomwire.backplanes.redis.options import RedisOptions
-from roomwire.backplanes.redis.wire import Dial, Link
+from roomwire.backplanes.redis.wire import LATE, Dial, Link
 from roomwire.core.errors import Unavailable
 
 __all__ = ["ListeningLink", "Owner"]
@@ -248,18 +248,22 @@ class ListeningLink:
 
     async def _probe(self, reader: asyncio.Task[None]) -> bool:
         """Whether anything is heard after a word of our own, or the reader ended by itself."""
-        sound = self._sound = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        sound = self._sound = loop.create_future()
+        either: list[asyncio.Future[None]] = [reader, sound]
+        due = loop.time() + self._options.probe_timeout
         try:
-            async with asyncio.timeout(self._options.probe_timeout):
+            async with asyncio.timeout_at(due):
                 try:
                     await self._owner.probe()
                 except Unavailable:
                     return sound.done()
-                either: list[asyncio.Future[None]] = [reader, sound]
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 return True
         except TimeoutError:
-            return False
+            if loop.time() - due > LATE:  # it is the loop that stood still, and what was heard may be in the socket
+                await asyncio.wait(either, timeout=LATE, return_when=asyncio.FIRST_COMPLETED)
+            return reader.done() or sound.done()
         finally:
             self._sound = None
 

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from roomwire.core.errors import Unavailable
 
-__all__ = ["COMMAND", "Command", "Dial", "DirectConnection", "PlainLink", "TlsLink", "UnixLink", "Wire"]
+__all__ = ["COMMAND", "LATE", "Command", "Dial", "DirectConnection", "PlainLink", "TlsLink", "UnixLink", "Wire"]
 
 logger = logging.getLogger("roomwire.backplane")
 
@@ -31,7 +31,7 @@ MAX_PENDING = 64 * 1024 * 1024
 """Bytes of commands that may wait for their replies; beyond, a server that is slow would be a hidden queue."""
 _TURN = 256
 """Replies that are read in a turn of the loop."""
-_LATE = 0.1
+LATE = 0.1
 """Seconds by which a timer is late where the loop stood still; as long it has then to read what came."""
 _GAP = 0.25
 """Seconds after a connect that failed in which no other one is tried: publishers come by the thousand."""
@@ -188,8 +188,8 @@ class Wire:
             loop = asyncio.get_running_loop()
             now = loop.time()
             left = self._waiting[0].sent + self._timeout - now
-            if now - due > _LATE:
-                left = max(left, _LATE)  # it is the loop that stood still, and the reply may be in the socket
+            if now - due > LATE:
+                left = max(left, LATE)  # it is the loop that stood still, and the reply may be in the socket
             if left > 0:
                 self._watch = loop.call_later(left, self._look, now + left)
             else:
