@@ -86,9 +86,9 @@ async def test_a_cut_in_the_middle_of_a_message_of_the_clients(play: Play, serve
         proxy.cut_in(b"half of this", by_client=True)
         reply = await player.say("half of this")
         assert set(await reply()) == {"id"}
-        assert len(player.all("down")) == 1
         assert handled(server) == ["half of this"]
         await player.told("recovered")
+        assert len(player.all("down")) == 1
         await at_the_end(player, server)
 
 
@@ -112,9 +112,9 @@ async def test_a_reply_that_is_lost_is_given_again_and_the_message_handled_once(
         reply = await player.say("once")
         position = (await reply())["id"]
         assert handled(server) == ["once"]
-        assert len(player.all("down")) == 1
         assert server.act(server.node.app.publish, ROOM, "message.new", {"content": "next"}).id == _next(position)
         await at_the_end(player, server, "next")
+        assert len(player.all("down")) == 1
 
 
 def _next(position: str) -> str:
