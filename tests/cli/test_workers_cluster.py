@@ -183,6 +183,7 @@ async def test_a_worker_that_drains_by_itself(server: Running) -> None:
     """A service manager tells every process of the service: the second SIGTERM cuts nothing off, and nobody waits."""
     peer = await Peer.connect(server.address)
     peer.send('{"event":"linger","id":"2","data":"drained"}')
+    await peer.until("lingers")  # the drain waits for a handler that began
     os.kill(peer.pid, signal.SIGTERM)
     assert await peer.close_code() == 1012
     async with asyncio.timeout(30):

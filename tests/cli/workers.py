@@ -14,6 +14,9 @@ from tests.cli.conftest import SECRET, Process, Project
 
 __all__ = ["READY", "Peer", "await_end", "project_with_workers", "spread", "spread_of", "token", "who", "workers_of"]
 
+_TEXT, _CLOSE = 0x1, 0x8
+_LENGTHS = {126: 2, 127: 8}  # bytes of the extended length (RFC 6455 section 5.2)
+
 READY = r"^roomwire serves chatapp:app on (\S+) with (\d) workers$"
 
 APP = """
@@ -47,6 +50,7 @@ async def setting(connection: Connection) -> str:
 
 @app.on("linger")
 async def linger(connection: Connection, name: str) -> None:
+    await connection.send("lingers")
     while not os.path.exists(f"{name}.go"):
         await asyncio.sleep(0.01)
     open(f"{name}.done", "w").close()
@@ -166,26 +170,41 @@ class Peer:
         answer = await self.reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 101 "), answer
         self.send('{"event":"who","id":"1"}')
-        seen = b""
-        while (match := re.search(rb"<(\d+) ([^>]+)>", seen)) is None:
-            data = await self.reader.read(65536)
-            assert data, seen
-            seen += data
-        self.pid, self.node = int(match[1]), match[2].decode()
+        match = re.search(r"<(\d+) ([^>]+)>", await self.until("<"))
+        assert match is not None
+        self.pid, self.node = int(match[1]), match[2]
 
     def send(self, message: str) -> None:
         """A message of at most 125 characters."""
         self.writer.write(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message.encode())
 
+    async def until(self, text: str) -> str:
+        """Read up to a message that has this in it, and give that."""
+        while True:
+            opcode, payload = await self._frame()
+            assert opcode == _TEXT, payload
+            if text in (message := payload.decode()):
+                return message
+
+    async def closing(self) -> int:
+        """Read up to the server's close frame, and give its code."""
+        while True:
+            opcode, payload = await self._frame()
+            if opcode == _CLOSE:
+                return int.from_bytes(payload[:2])
+
     async def close_code(self) -> int:
-        """Read up to the server's close frame, answer it, and give its code."""
-        seen = b""
-        while (match := re.search(rb"\x88[\x02-\x7d](..)", seen, re.DOTALL)) is None:
-            data = await self.reader.read(65536)
-            assert data, seen
-            seen += data
-        self.writer.write(b"\x88\x82\0\0\0\0" + match[1])
-        return int.from_bytes(match[1])
+        """The same, and answer it."""
+        code = await self.closing()
+        self.writer.write(b"\x88\x82\0\0\0\0" + code.to_bytes(2))
+        return code
+
+    async def _frame(self) -> tuple[int, bytes]:
+        """The next one of the server's, which are whole messages: its opcode and its payload."""
+        first, size = await self.reader.readexactly(2)
+        if size in _LENGTHS:
+            size = int.from_bytes(await self.reader.readexactly(_LENGTHS[size]))
+        return first & 0x0F, await self.reader.readexactly(size)
 
     def close(self) -> None:
         self.writer.transport.abort()
