@@ -75,14 +75,16 @@ class NodeProcess:
     def new_tracebacks(self) -> list[str]:
         """The tracebacks in its log since the last call; `Unavailable` is a fault of the store's."""
         found = []
-        for line in self.log[self._judged :].splitlines():
+        log = self.log
+        end = log.rfind("\n") + 1  # the rest is being written
+        for line in log[self._judged : end].splitlines():
             if '"exception"' in line:
                 record = json.loads(line)
                 if not _EXPECTED.search(record["exception"]):
                     found.append(f"{self.name}: {record['message']}\n{record['exception']}")
             elif line.startswith("Traceback"):
                 found.append(f"{self.name}: {line}")
-        self._judged = len(self.log)
+        self._judged = end
         return found
 
     def launch(self) -> None:
@@ -91,7 +93,9 @@ class NodeProcess:
         server = {"port": self.port, "node": f"{self.name}-{self._starts}", **self._sections.get("server", {})}
         config = self._directory / f"{self.name}.toml"
         config.write_text(toml({**self._sections, "server": server}))
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("a+b") as log:
+            log.seek(0)
+            log.truncate(log.read().rfind(b"\n") + 1)  # half a line of one that was killed
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "roomwire.cli", "run", "--config", str(config), "--app-dir", str(ROOT)],
                 cwd=self._directory,
