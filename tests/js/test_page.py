@@ -129,7 +129,12 @@ async def test_two_users_talk(browser: Browser, chat: ChatServer) -> None:
 
 
 async def test_nothing_is_lost_over_a_cut(browser: Browser, chat: ChatServer) -> None:
-    async with user(browser, chat, "ann") as ann, user(browser, chat, "ben") as ben:
+    async with (
+        frame_proxy(chat.port) as network,
+        user(browser, network, "ann") as ann,
+        user(browser, chat, "ben") as ben,
+    ):
+        network.target = None  # the button's time may be over before Ben has said everything
         await ann.get_by_role("button", name="Cut the network").click()
         await expect(ann.locator("#pill")).to_contain_text("connection lost")
         await expect(ann.locator("#countdown")).to_have_text(re.compile(r"again in \d s"))
@@ -137,6 +142,8 @@ async def test_nothing_is_lost_over_a_cut(browser: Browser, chat: ChatServer) ->
         await expect(ann.locator(".pending .fate")).to_have_text("waits for the connection")
         for text in "123":
             await say(ben, text)
+        await expect(ben.locator(".message.own:not(.pending)")).to_have_count(3)
+        network.target = chat.port
         await expect(ann.locator(".notice")).to_have_text("reconnected: 3 messages replayed, nothing lost")
         await expect(ann.locator(".message .bubble")).to_have_text(["1", "2", "3", "are you there?"])
         await expect(ann.locator(".pending")).to_have_count(0)
@@ -155,6 +162,7 @@ async def test_nothing_is_lost_or_doubled_where_the_network_is_gone(browser: Bro
         network.cut_in(b"half", by_client=False)
         for text in ("1", "half", "2"):
             await say(ben, text)
+        await expect(ben.locator(".message.own:not(.pending)")).to_have_count(4)
         await expect(ann.locator("#pill")).not_to_have_text("connected")
         await say(ann, "are you there?")
         await expect(ann.locator(".pending")).to_have_count(1)
