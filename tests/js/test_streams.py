@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +24,7 @@ from tests.server.chat import Log, make_app
 from tests.server.live import LiveServer, live_server, make_token
 from tests.server.processes import ServingProcess
 from tests.server.watching import until
-from tests.servers import NODE, RedisServer
+from tests.servers import NODE, RedisServer, free_port
 
 from roomwire.publisher import Publisher
 
@@ -144,9 +143,7 @@ async def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
     """What comes while there is no server is there when there is one; also the first event of all, since who has got
     none resumes from the welcome."""
     options = {"url": redis_server.url, "key_prefix": f"streams-{secrets.token_hex(4)}:"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = {"port": port, "allowed_origins": [origin], "reconnect_spread": 0.0}
     settings = {"server": server, "backplane": {"type": "redis", "options": options}}
     with contextlib.ExitStack() as stack:
