@@ -31,7 +31,7 @@ from tests.servers import CADDY, HAPROXY, NGINX, Server
 
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
 AUTH = {"algorithms": ["HS256"], "secret": "a secret of the tests, of 32 bytes or more"}
-PATIENCE = 20.0
+PATIENCE = 50.0
 """Seconds; reached only where a test fails."""
 
 app = App()

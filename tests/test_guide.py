@@ -17,10 +17,10 @@ import pytest
 
 from roomwire.client import Client, Event, Recovered, StateReset, connect
 from tests.pages import blocks_of
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 20.0
+PATIENCE = 50.0
 """Seconds; reached only where a test fails."""
 
 pytestmark = pytest.mark.anyio
@@ -104,9 +104,9 @@ async def test_the_tutorials_chat_and_its_bot(tmp_path: Path) -> None:
     def fresh_token() -> str:
         return roomwire("token", "new", "ann", cwd=project)
 
+    port = free_port()
     with anyio.fail_after(2 * PATIENCE):
-        with serving(cwd=project) as banner:
-            port = int(re.findall(r":(\d+)/", banner["socket"])[0])
+        with serving(cwd=project, port=port) as banner:
             token = roomwire("token", "new", "bot", cwd=project)
             async with await anyio.open_process(
                 [sys.executable, "bot.py", banner["socket"], token], cwd=project, stderr=subprocess.PIPE
@@ -157,9 +157,9 @@ async def test_the_tutorials_chat_on_redis(tmp_path: Path, redis_server: RedisSe
     assert line in text
     (project / "roomwire.toml").write_text(text.replace(line, options))
     token = roomwire("token", "new", "ann", cwd=project)
+    port = free_port()
     with anyio.fail_after(2 * PATIENCE), ExitStack() as running:
-        first = running.enter_context(serving(cwd=project))
-        port = int(re.findall(r":(\d+)/", first["socket"])[0])
+        first = running.enter_context(serving(cwd=project, port=port))
         async with connect(first["socket"], token=token) as ann:
             await ann.send("message.send", {"content": "before"}, room="chat:general")
             await anyio.to_thread.run_sync(running.close)
