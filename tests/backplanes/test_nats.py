@@ -31,5 +31,5 @@ class TestConformance(BackplaneConformance):
         return space.faults
 
     @pytest.fixture
-    async def make_backplane(self, space: NatsSpace) -> MakeBackplane:
-        return partial(space.make, lease=self.lease)
+    async def make_backplane(self, space: NatsSpace, lease_of_test: float | None) -> MakeBackplane:
+        return partial(space.make, lease=lease_of_test)

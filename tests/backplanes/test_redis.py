@@ -11,6 +11,7 @@ import redis
 
 from roomwire.backplanes.contract import Backplane
 from roomwire.backplanes.redis import RedisBackplane, RedisOptions
+from roomwire.backplanes.redis.leases import LEASE
 from roomwire.testing.backplane import (
     BackplaneConformance,
     Base,
@@ -67,14 +68,16 @@ class OnRedis(Base):
         return RedisFaults(server)
 
     @pytest.fixture
-    async def make_backplane(self, server: RedisServer, faults: RedisFaults) -> AsyncIterator[MakeBackplane]:
+    async def make_backplane(
+        self, server: RedisServer, faults: RedisFaults, lease_of_test: float | None
+    ) -> AsyncIterator[MakeBackplane]:
         prefix = f"test-{next(_prefixes)}:"
         async with AsyncExitStack() as stack:
 
             async def make() -> Backplane:
                 proxy = await stack.enter_async_context(proxy_to(server.port))
                 options = RedisOptions.model_validate({"url": proxy.url, "key_prefix": prefix})
-                backplane = RedisBackplane(options, lease=self.lease)
+                backplane = RedisBackplane(options, lease=lease_of_test or LEASE)
                 faults.proxies[backplane] = proxy
                 return backplane
 

@@ -182,6 +182,14 @@ class Base:
         raise NotImplementedError("the subclass has to define the fixture make_backplane")
 
     @pytest.fixture
+    def lease_of_test(self, request: pytest.FixtureRequest) -> float | None:
+        """The lease for `make_backplane` where time has to be waited for: `lease` in the tests that see one lapse.
+
+        None in all others, which are to have the backplane's own: they take as long as the machine lets them.
+        """
+        return self.lease if "_lapses_" in request.function.__name__ else None
+
+    @pytest.fixture
     def advance(self) -> Advance:
         """Lets time pass for the store. Override it where that need not be waited for."""
         return anyio.sleep
