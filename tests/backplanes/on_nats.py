@@ -27,7 +27,7 @@ _NO_STREAM = 10059
 
 def options_of(port: int, prefix: str, **options: Any) -> NatsOptions:
     """Options that leave a test little to wait for."""
-    quick = {"partitions": 2, "reconnect_wait": 0.05, "probe_interval": 0.5, "probe_timeout": 1.0}
+    quick = {"partitions": 2, "reconnect_wait": 0.05, "probe_interval": 0.5, "probe_timeout": 3.0}
     servers = [f"nats://127.0.0.1:{port}"]
     return NatsOptions.model_validate({"servers": servers, "prefix": prefix, "storage": "memory", **quick, **options})
 

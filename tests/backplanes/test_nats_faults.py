@@ -72,7 +72,11 @@ class TestRestarts:
 
     async def test_a_server_that_stands_still_is_noticed(self, space: NatsSpace) -> None:
         backplane = await space.make(
-            servers=[space.server.url], connect_timeout=1.5, request_timeout=1.5, operation_timeout=1.5
+            servers=[space.server.url],
+            connect_timeout=1.5,
+            request_timeout=1.5,
+            operation_timeout=1.5,
+            probe_timeout=1.5,
         )
         async with started(backplane, "a") as sink:
             await backplane.subscribe("r")
