@@ -383,7 +383,7 @@ def test_a_room_reopened_while_it_is_being_closed_is_subscribed(serve: Serve) ->
     assert order == ["begun", "ended"]
 
 
-AHEAD = 100
+AHEAD = 30
 """Events that a publisher is ahead of the test at the most: else one who reads slowly would never catch up."""
 
 
