@@ -239,8 +239,9 @@ def test_links_that_end_in_mid_fan_out_never_get_anothers_bytes(
     """The kernel gives a closed socket's number to the next one at once: a stale one would show here."""
     monkeypatch.setattr("roomwire.node.hub.WRITES_PER_TURN", 3)
     log = Log()
-    # Nobody is too slow: how much is published meanwhile depends on how busy the machine is.
-    server = serve(shell, app=make_app(log), rooms=QUIET, limits=Limits(outbox_bytes=10**9, outbox_messages=10**6))
+    # Nobody is too slow, nor pinged: how much is published meanwhile, and how long it takes, the machine decides.
+    limits = Limits(outbox_bytes=10**9, outbox_messages=10**6)
+    server = serve(shell, app=make_app(log), rooms=QUIET, limits=limits, clock=VirtualClock())
     stop = anyio.Event()
     markers: list[Any] = []
 
