@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import urllib.request
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import connect
@@ -115,6 +119,35 @@ class TestReload:
                 process.read_until("Ctrl-C drains")
             process.interrupt()
             assert process.wait() == 0
+
+    def test_it_watches_before_anything_is_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Else a change in between would never be seen."""
+        steps: list[str] = []
+
+        def watch(*paths: Path, **options: object) -> Iterator[set[object]]:
+            steps.append("watch")
+            yield set()
+
+        class Started(subprocess.Popen[bytes]):
+            def __init__(self, command: list[str], **options: Any) -> None:
+                steps.append("start")
+                super().__init__(command, **options)
+
+        monkeypatch.setattr("watchfiles.watch", watch)
+        monkeypatch.setattr(subprocess, "Popen", Started)
+        assert supervise(["version"], [tmp_path]) == 0
+        assert steps == ["watch", "start"]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_before_anything_has_started(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        def watch(*paths: Path, **options: object) -> Iterator[set[object]]:
+            signal.raise_signal(number)
+            return iter(())
+
+        monkeypatch.setattr("watchfiles.watch", watch)
+        assert supervise(["version"], [tmp_path]) == 128 + number
 
     def test_whoever_kills_the_supervisor_kills_the_server(self, project: Project) -> None:
         """Else it would keep the port, and the next start would fail."""
