@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 
 import pytest
 
@@ -35,6 +37,26 @@ async def test_an_answer_that_nobody_waits_for_any_more_ends_nothing(nats_server
         async with asyncio.timeout(10.0):
             await heard.wait()
         assert not lost
+    finally:
+        await client.dispose()
+
+
+async def test_a_loop_that_stood_still_reads_the_answer_before_it_gives_up(nats_server: NatsServer) -> None:
+    client = NatsClient(lambda error: None, lambda text: None)
+    await client.open(nats_server.url, options_of(nats_server.port, "rw"), "still", None)
+    try:
+        await client.round_trip(10.0)
+        nats_server.pause()
+        patience = 1.0
+        trip = asyncio.create_task(client.round_trip(patience))
+        while not client._pongs:  # noqa: ASYNC110  in the very turn in which it is sent
+            await asyncio.sleep(0)
+        nats_server.resume()
+        assert client._transport is not None
+        sock = client._transport._io_writer.get_extra_info("socket")  # type: ignore[attr-defined]
+        select.select([sock], [], [], 60.0)  # the loop does stand still
+        time.sleep(1.5 * patience)  # noqa: ASYNC251
+        await trip
     finally:
         await client.dispose()
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.protocol import command
 
+from roomwire.backplanes.lateness import first_of
 from roomwire.backplanes.nats.options import NatsOptions
 
 __all__ = ["Handler", "NatsClient", "NoTls", "end_tasks"]
@@ -171,10 +173,18 @@ class NatsClient(Client):
         Raises:
             NatsError, OSError, TimeoutError: it does not.
         """
-        async with asyncio.timeout(timeout):
-            answered = asyncio.get_running_loop().create_future()
-            await self._send_ping(answered)
-            await answered
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+        due = loop.time() + timeout
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._send_ping(answered)
+            if not await first_of([answered], due):
+                raise TimeoutError("the server does not answer")
+            answered.result()
+        finally:
+            answered.cancel()  # nobody waits for it any more
 
     def release(self) -> None:
         """End it, in whatever state it is: nothing is waited for that a dead peer could hold up."""

@@ -13,12 +13,14 @@ import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
+from roomwire.backplanes.lateness import first_of
 from roomwire.backplanes.redis.options import RedisOptions
-from roomwire.backplanes.redis.wire import LATE, Dial, Link
+from roomwire.backplanes.redis.wire import Dial, Link
 from roomwire.core.errors import Unavailable
 
 __all__ = ["ListeningLink", "Owner"]
@@ -250,20 +252,14 @@ class ListeningLink:
         """Whether anything is heard after a word of our own, or the reader ended by itself."""
         loop = asyncio.get_running_loop()
         sound = self._sound = loop.create_future()
-        either: list[asyncio.Future[None]] = [reader, sound]
         due = loop.time() + self._options.probe_timeout
         try:
-            async with asyncio.timeout_at(due):
-                try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
                     await self._owner.probe()
-                except Unavailable:
-                    return sound.done()
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                return True
-        except TimeoutError:
-            if loop.time() - due > LATE:  # it is the loop that stood still, and what was heard may be in the socket
-                await asyncio.wait(either, timeout=LATE, return_when=asyncio.FIRST_COMPLETED)
-            return reader.done() or sound.done()
+            return await first_of([reader, sound], due)
+        except Unavailable:
+            return sound.done()
         finally:
             self._sound = None
 

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError, ResponseError
 
+from roomwire.backplanes.lateness import LATE
 from roomwire.core.errors import Unavailable
 
-__all__ = ["COMMAND", "LATE", "Command", "Dial", "DirectConnection", "PlainLink", "TlsLink", "UnixLink", "Wire"]
+__all__ = ["COMMAND", "Command", "Dial", "DirectConnection", "PlainLink", "TlsLink", "UnixLink", "Wire"]
 
 logger = logging.getLogger("roomwire.backplane")
 
@@ -31,8 +32,6 @@ MAX_PENDING = 64 * 1024 * 1024
 """Bytes of commands that may wait for their replies; beyond, a server that is slow would be a hidden queue."""
 _TURN = 256
 """Replies that are read in a turn of the loop."""
-LATE = 0.1
-"""Seconds by which a timer is late where the loop stood still; as long it has then to read what came."""
 _GAP = 0.25
 """Seconds after a connect that failed in which no other one is tried: publishers come by the thousand."""
 
