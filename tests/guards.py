@@ -18,7 +18,7 @@ from coverage import Coverage, CoverageData
 
 __all__ = ["AsyncioErrors", "CoreMeasure", "core_coverage", "end_children", "leaked_children", "leaked_threads"]
 
-THREAD_GRACE = 30.0
+THREAD_GRACE = float(os.environ.get("THREAD_GRACE", "30"))
 """Seconds that a thread which was told to end has for it; reached only where one does not."""
 
 

@@ -39,6 +39,7 @@ def run(directory: Path, test: str, *arguments: str) -> subprocess.CompletedProc
     (directory / "test_it.py").write_text(test)
     # A run of its own, not a part of the one that this is a worker of.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environ["THREAD_GRACE"] = "1"
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:benchmark", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, "--rootdir", str(directory), "-c", str(ROOT / "pyproject.toml"), *arguments, str(directory)],
