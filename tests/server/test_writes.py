@@ -191,6 +191,22 @@ def test_a_peer_that_takes_nothing_for_the_write_timeout_is_closed_with_4002(
         assert server.receiver().ended == (1006, "", False)
 
 
+def test_a_link_that_is_cut_when_it_takes_bytes_again_ends_once(
+    shell: Shell, listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its peer was gone by then. asyncio ends it as well, and logs an error where it was ended already."""
+    with (
+        echo_server(shell, make_receiver=Flood, listen={"fd": listening.fileno()}) as server,
+        narrow_link(server) as link,
+    ):
+        link.send_frame(Opcode.TEXT, b"100 5000")
+        server.until(lambda: only_carrier(server)._blocked)
+        monkeypatch.setattr(Carrier, "_emptied", Carrier.abort)
+        link.read_to_end()
+        server.until(lambda: not server.transport.carriers)
+        assert server.receiver().ended is not None
+
+
 def wait(server: EchoServer, clock: VirtualClock, seconds: float) -> tuple[Phase, int]:
     """On the loop: move the clock; how the link then is, and what is held in that moment."""
     clock.advance(seconds)

@@ -104,12 +104,13 @@ class _SecuredShell(CallbackShell):
 
 
 class _CallbackCarrier(Carrier):
-    __slots__ = ("_paused", "_stream")
+    __slots__ = ("_paused", "_resuming", "_stream")
 
     def __init__(self, owner: AnyioTransport, stream: asyncio.Transport, peer: Peer, fd: int) -> None:
         super().__init__(owner, peer, fd)
         self._stream = stream
         self._paused = False
+        self._resuming = False
 
     def due(self, deadline: float) -> None:
         """The request's head is awaited up to then, in monotonic seconds."""
@@ -135,8 +136,20 @@ class _CallbackCarrier(Carrier):
     def _close_link(self) -> None:
         self._stream.close()
 
+    def _now_writable(self) -> None:
+        self._resuming = True
+        try:
+            super()._now_writable()
+        finally:
+            self._resuming = False
+
     def _cut(self) -> None:
-        self._stream.abort()
+        if not self._resuming:
+            self._stream.abort()
+            return
+        # asyncio's own loop ends a link that is cut within `resume_writing` behind that call, and then once more.
+        self._pause()
+        self._host.runtime.call_soon(self._stream.abort)
 
     def socket_options(self) -> SocketOptions:
         return cast("SocketOptions", self._stream.get_extra_info("socket"))
