@@ -153,8 +153,11 @@ async def watch(target: Target, contestant: Contestant, viewers: int, seconds: f
         server = Processes(target.pids)
         before, own, begin = server.cpu(), time.process_time(), time.monotonic()
         await asyncio.sleep(seconds)
-        async with asyncio.timeout(PATIENCE):
-            await came.wait()  # no value has no figures
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await came.wait()  # no value has no figures
+        except TimeoutError:
+            raise BenchFailed(tally.lost or f"no value came within {PATIENCE:g} s") from None
         spent, passed = server.cpu() - before, time.monotonic() - begin
         if tally.lost:
             raise BenchFailed(tally.lost)

@@ -147,7 +147,7 @@ class _CallbackCarrier(Carrier):
         if not self._resuming:
             self._stream.abort()
             return
-        # asyncio's own loop ends a link that is cut within `resume_writing` behind that call, and then once more.
+        # asyncio's own loop ends a link that was closed within `resume_writing`, and an abort would end it once more.
         self._pause()
         self._host.runtime.call_soon(self._stream.abort)
 
